@@ -1,0 +1,106 @@
+"""The log's records, and what is kept in memory of each object.
+
+A `Record` is one operation at one revision, as the store keeps it. A `Stored` is an object as the
+state keeps it: its bytes, and what indexes need, read off once when it was written. A `Change` is
+what a commit did to one object; the feed turns changes into events. Pure values.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """Names one object; `namespace` is "" for cluster-scoped kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}" if self.namespace else (
+            f"{self.kind}/{self.name}"
+        )
+
+
+class Verb(Enum):
+    """What an operation did to its object."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One operation of one transaction, as it is stored.
+
+    Several records may share a revision: they are one transaction. `body` is the object as it is
+    after the operation (before it, for a deletion, with the revision of the deletion in its
+    metadata). `chain` is the checksum of the record before; `checksum` covers it and all else.
+    """
+
+    revision: int
+    key: Key
+    uid: str
+    verb: Verb
+    body: bytes
+    actor: str
+    because: int
+    time: float
+    request_id: str = ""
+    manager: str = ""
+    subresource: str = ""
+    chain: int = 0
+    checksum: int = 0
+
+    def digest(self) -> int:
+        """CRC-32 over everything but `checksum`."""
+        head = "\x00".join(
+            (
+                str(self.revision),
+                *self.key,
+                self.uid,
+                self.verb.value,
+                self.actor,
+                str(self.because),
+                repr(self.time),
+                self.request_id,
+                self.manager,
+                self.subresource,
+                str(self.chain),
+            )
+        )
+        return zlib.crc32(self.body, zlib.crc32(head.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object in memory."""
+
+    key: Key
+    uid: str
+    revision: int
+    body: bytes
+    labels: Mapping[str, str] = field(default_factory=dict)
+    # Values of selectable paths, as text, by JSON path; unset ones are "".
+    fields: Mapping[str, str] = field(default_factory=dict)
+    # Uids of its owners.
+    owners: tuple[str, ...] = ()
+    # (pool, value) pairs that it claims.
+    claims: tuple[tuple[str, str], ...] = ()
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one operation did: `before` None: created; `after` None: deleted.
+
+    For a deletion `record.body` is the last state, with the deletion's revision.
+    """
+
+    record: Record
+    before: Stored | None
+    after: Stored | None
