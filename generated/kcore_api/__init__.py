@@ -1,0 +1,1 @@
+"""The API as Python classes, made from proto/ by `make gen`; never edited."""
