@@ -1,0 +1,31 @@
+"""The options of kinds and fields (kcore/meta/v1/options.proto), read off descriptors.
+
+Works for descriptors of any pool: Python gives options as messages of its default pool, where our
+extensions are registered by this import.
+"""
+
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
+from kcore_api.kcore.meta.v1 import options_pb2
+
+_KIND: Any = options_pb2.kind
+_FIELD: Any = options_pb2.field
+_GROUP: Any = options_pb2.group
+
+
+def kind(descriptor: Descriptor) -> options_pb2.Kind | None:
+    """What makes the message a kind; None of others."""
+    options = descriptor.GetOptions()
+    return options.Extensions[_KIND] if options.HasExtension(_KIND) else None
+
+
+def field(descriptor: FieldDescriptor) -> options_pb2.Field | None:
+    """What is said of the field, if anything is."""
+    options = descriptor.GetOptions()
+    return options.Extensions[_FIELD] if options.HasExtension(_FIELD) else None
+
+
+def group(file: FileDescriptor) -> str:
+    """Kubernetes' API group of the file's kinds; "" is core."""
+    return str(file.GetOptions().Extensions[_GROUP])
