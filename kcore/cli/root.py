@@ -1,0 +1,194 @@
+"""The root of the command line: global options, the table of commands, what errors become.
+
+Commands are imported when they are called. A command is a click command whose function is a
+coroutine taking the `Session` first; `call` parses, awaits it and turns errors into words on stderr
+and an exit code:
+
+    0 done | 1 failed | 2 wrong usage | 3 not ready in time | 4 not authenticated or not allowed
+    130 interrupted; `exec` passes on the command's own code
+"""
+
+import asyncio
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from contextlib import redirect_stdout
+from typing import Any, Final
+
+import click
+
+from kcore.cli.session import DENIED, FAILED, INTERRUPTED, USAGE, Exit, Session
+from kcore.client import kubeconfig
+from kcore.client.manifest import Refused
+from kcore.client.problem import meant
+from kcore.wire.errors import ApiError, Reason
+
+# By section: name, where it is, and its help in a line.
+LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "Objects": {
+        "get": ("kcore.cli.get:get", "Show objects"),
+        "describe": ("kcore.cli.describe:describe", "Show all about objects, with their events"),
+        "apply": ("kcore.cli.apply:apply", "Make objects be as manifests say"),
+        "create": ("kcore.cli.create:create", "Make new objects"),
+        "delete": ("kcore.cli.delete:delete", "Delete objects"),
+        "label": ("kcore.cli.label:label", "Set and remove labels"),
+        "annotate": ("kcore.cli.label:annotate", "Set and remove annotations"),
+        "wait": ("kcore.cli.wait:wait", "Wait until objects are in a state"),
+        "events": ("kcore.cli.events:events", "Show what happened"),
+    },
+    "Rolling out": {
+        "scale": ("kcore.cli.scale:scale", "Set the number of replicas"),
+        "rollout": ("kcore.cli.rollout:rollout", "Follow, undo, pause and restart a rollout"),
+    },
+    "Containers": {
+        "logs": ("kcore.cli.logs:logs", "Show what containers wrote"),
+        "exec": ("kcore.cli.exec:exec_", "Run a command in a container"),
+    },
+    "Cluster": {
+        "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
+        "down": ("kcore.cli.up:down", "Take it away without a trace"),
+        "init": ("kcore.boot.cli:init", "Start the first node of a cluster"),
+        "join": ("kcore.boot.cli:join", "Start another node"),
+    },
+    "About": {
+        "api-resources": ("kcore.cli.about:api_resources", "List the kinds"),
+        "explain": ("kcore.cli.about:explain", "Show what a kind's fields mean"),
+        "config": ("kcore.cli.config:config", "Show and change the kubeconfig"),
+        "version": ("kcore.cli.about:version", "Show the versions of client and server"),
+    },
+}
+_COMMANDS: Final = {name: entry for section in LAZY.values() for name, entry in section.items()}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = _COMMANDS.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = entry[0].partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except (ModuleNotFoundError, AttributeError) as missing:
+            if isinstance(missing, ModuleNotFoundError) and not module.startswith(
+                missing.name or "?"
+            ):
+                raise
+            raise click.UsageError(f"`kcore {cmd_name}` is not there yet") from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise click.UsageError(
+                f'there is no command "{args[0]}"{meant(args[0], self.list_commands(ctx))}', ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in LAZY.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, entry[1]) for name, entry in commands.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--context", default="", help="Context of the kubeconfig to use.")
+@click.option("--kubeconfig", "config_path", default="", help="The kubeconfig file to use.")
+@click.option("-n", "--namespace", default="", help="Namespace to work in.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
+              help="When to write colour.")  # fmt: skip
+@click.pass_context
+def root(ctx: click.Context, context: str, config_path: str, namespace: str, color: str) -> None:
+    """kcore: Kubernetes distilled to one gRPC kernel."""
+    session = ctx.ensure_object(Session)
+    session.context = context or session.context
+    session.config_path = config_path or session.config_path
+    session.namespace_option = namespace or session.namespace_option
+    session.color = color
+
+
+def main() -> None:
+    """The program: arguments of the process, its streams, its exit code."""
+    session = Session()
+    try:
+        work = _start(sys.argv[1:], session)
+        if inspect.iscoroutine(work):
+            # Not asyncio.run: it would wait for the thread that reads a terminal.
+            with asyncio.Runner() as runner:
+                work = runner.run(_finish(work, session))
+        code = work if isinstance(work, int) else 0
+    except (Exception, KeyboardInterrupt) as error:
+        code = _failed(error, session)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+async def call(arguments: Sequence[str], session: Session) -> int:
+    """Runs one command within a running loop; returns the exit code."""
+    try:
+        with redirect_stdout(session.stdout):
+            work = _start(arguments, session)
+        if inspect.iscoroutine(work):
+            work = await _finish(work, session)
+        return work if isinstance(work, int) else 0
+    except Exception as error:
+        return _failed(error, session)
+
+
+def _start(arguments: Sequence[str], session: Session) -> Any:
+    return root.main(list(arguments), prog_name="kcore", standalone_mode=False, obj=session)
+
+
+async def _finish(work: Coroutine[Any, Any, Any], session: Session) -> Any:
+    try:
+        return await work
+    finally:
+        await session.close()
+
+
+def _failed(error: BaseException, session: Session) -> int:
+    """Says what went wrong; returns the exit code. What nobody foresaw is raised."""
+    match error:
+        case click.ClickException():
+            context: Any = getattr(error, "ctx", None)
+            session.say(f"error: {error.format_message()}")
+            if context is not None:
+                session.say(f"help: {context.command_path} --help")
+            return USAGE
+        case click.Abort() | KeyboardInterrupt():
+            return INTERRUPTED
+        case click.exceptions.Exit():
+            return error.exit_code
+        case Exit():
+            if error.message:
+                session.say(error.message)
+            return error.code
+        case Refused():
+            session.say(str(error))
+            return FAILED
+        case kubeconfig.Unusable():
+            session.say(f"error: {error}")
+            return FAILED
+        case ApiError():
+            session.say(f"error: {error.message}")
+            return code_of(error)
+        case BrokenPipeError():
+            return FAILED
+        case _:
+            raise error
+
+
+def code_of(error: ApiError) -> int:
+    """The exit code for an error of the server."""
+    return DENIED if error.reason in (Reason.UNAUTHENTICATED, Reason.FORBIDDEN) else FAILED

@@ -1,0 +1,150 @@
+"""One invocation of the command line: its streams, its settings, its connection.
+
+A command is given a `Session` and takes from it the Api (`await session.api()`), the kinds, the
+namespace and the doors to time and chance. Tests and simulations pass an Api of their own; else one
+is dialled, when first asked for, as kubeconfig says.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, Protocol, TextIO
+
+from kcore_api.kcore.api.v1 import pod_stream_pb2
+
+from kcore.chance import Chance
+from kcore.client import kinds, kubeconfig
+from kcore.client.kinds import Catalogue
+from kcore.clock import Clock, SystemClock
+from kcore.wire.api import Api
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_READY: Final = 3
+DENIED: Final = 4
+INTERRUPTED: Final = 130
+
+
+class Exit(Exception):
+    """Ends the command with a code; what there was to say has been said, but for `message`."""
+
+    def __init__(self, code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Streams(Protocol):
+    """Bytes to and from containers: kcore/api/v1/pod_stream.proto as methods."""
+
+    def logs(
+        self, request: pod_stream_pb2.LogsRequest
+    ) -> AsyncIterator[pod_stream_pb2.LogsResponse]:
+        """A log."""
+        ...
+
+    def exec(
+        self, requests: AsyncIterator[pod_stream_pb2.ExecRequest]
+    ) -> AsyncIterator[pod_stream_pb2.ExecResponse]:
+        """A command in a container."""
+        ...
+
+
+class Closing(Protocol):
+    """A connection that ends."""
+
+    async def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+@dataclass(slots=True)
+class Session:
+    """What a command may know of where it runs."""
+
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+    stderr: TextIO = field(default_factory=lambda: sys.stderr)
+    stdin: BinaryIO = field(default_factory=lambda: sys.stdin.buffer)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Clock = field(default_factory=SystemClock)
+    chance: Chance = field(default_factory=Chance)
+    # Given by tests and simulations; else dialled.
+    given_api: Api | None = None
+    given_streams: Streams | None = None
+    # Of the global options.
+    config_path: str = ""
+    context: str = ""
+    namespace_option: str = ""
+    color: str = "auto"
+    _dialled: "Dialled | None" = None
+    _kinds: Catalogue | None = None
+    _target: kubeconfig.Target | None = None
+
+    def config(self) -> kubeconfig.Config:
+        """The merged kubeconfig files."""
+        files = kubeconfig.paths(self.environ, self.config_path)
+        return kubeconfig.load(files, required=bool(self.config_path))
+
+    def target(self) -> kubeconfig.Target:
+        """Where to connect to."""
+        if self._target is None:
+            self._target = kubeconfig.target(self.config(), self.environ, context=self.context)
+        return self._target
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that commands work in."""
+        if self.namespace_option:
+            return self.namespace_option
+        return "default" if self.given_api is not None else self.target().namespace
+
+    async def api(self) -> Api:
+        """The server."""
+        return self.given_api if self.given_api is not None else await self._dial()
+
+    async def streams(self) -> Streams:
+        """The server's streams to containers."""
+        return self.given_streams if self.given_streams is not None else await self._dial()
+
+    async def kinds(self) -> Catalogue:
+        """The kinds that the server serves."""
+        if self._kinds is None:
+            self._kinds = await kinds.fetch(await self.api())
+        return self._kinds
+
+    async def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._dialled is not None:
+            await self._dialled.close()
+            self._dialled = None
+
+    def out(self, text: str) -> None:
+        """A line of data."""
+        self.stdout.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """A line of talk."""
+        self.stdout.flush()
+        self.stderr.write(text + "\n")
+        self.stderr.flush()
+
+    def colored(self, stream: TextIO) -> bool:
+        """Whether colour may be written to the stream."""
+        if self.color != "auto":
+            return self.color == "always"
+        if self.environ.get("NO_COLOR") or self.environ.get("TERM") == "dumb":
+            return False
+        return bool(self.environ.get("FORCE_COLOR")) or stream.isatty()
+
+    async def _dial(self) -> "Dialled":
+        if self._dialled is None:
+            # gRPC is the largest import of all; commands that need no server do without.
+            from kcore.cli import dial
+
+            self._dialled = await dial.dial(self.target())
+        return self._dialled
+
+
+class Dialled(Api, Streams, Closing, Protocol):
+    """A connection to a server."""
