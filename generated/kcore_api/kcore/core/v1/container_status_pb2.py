@@ -27,7 +27,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kcore/core/v1/container_status.proto\x12\rkcore.core.v1\x1a\x1dkcore/core/v1/container.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xc6\x05\n\x0f\x43ontainerStatus\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12,\n\x05state\x18\x02 \x01(\x0b\x32\x1d.kcore.core.v1.ContainerState\x12\x31\n\nlast_state\x18\x03 \x01(\x0b\x32\x1d.kcore.core.v1.ContainerState\x12\x12\n\x05ready\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rrestart_count\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05image\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1e\n\x08image_id\x18\x07 \x01(\tH\x04R\x07imageID\x88\x01\x01\x12&\n\x0c\x63ontainer_id\x18\x08 \x01(\tH\x05R\x0b\x63ontainerID\x88\x01\x01\x12\x14\n\x07started\x18\t \x01(\x08H\x06\x88\x01\x01\x12S\n\x13\x61llocated_resources\x18\n \x03(\x0b\x32\x36.kcore.core.v1.ContainerStatus.AllocatedResourcesEntry\x12\x36\n\tresources\x18\x0b \x01(\x0b\x32#.kcore.core.v1.ResourceRequirements\x12\x37\n\rvolume_mounts\x18\x0c \x03(\x0b\x32 .kcore.core.v1.VolumeMountStatus\x12*\n\x04user\x18\r \x01(\x0b\x32\x1c.kcore.core.v1.ContainerUser\x1aR\n\x17\x41llocatedResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x42\x07\n\x05_nameB\x08\n\x06_readyB\x10\n\x0e_restart_countB\x08\n\x06_imageB\x0b\n\t_image_idB\x0f\n\r_container_idB\n\n\x08_started\"\xbb\x01\n\x0e\x43ontainerState\x12\x35\n\x07waiting\x18\x01 \x01(\x0b\x32$.kcore.core.v1.ContainerStateWaiting\x12\x35\n\x07running\x18\x02 \x01(\x0b\x32$.kcore.core.v1.ContainerStateRunning\x12;\n\nterminated\x18\x03 \x01(\x0b\x32\'.kcore.core.v1.ContainerStateTerminated\"Y\n\x15\x43ontainerStateWaiting\x12\x13\n\x06reason\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07message\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_reasonB\n\n\x08_message\"@\n\x15\x43ontainerStateRunning\x12\'\n\nstarted_at\x18\x01 \x01(\x0b\x32\x13.kcore.meta.v1.Time\"\xae\x02\n\x18\x43ontainerStateTerminated\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07message\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\'\n\nstarted_at\x18\x05 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12(\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12&\n\x0c\x63ontainer_id\x18\x07 \x01(\tH\x04R\x0b\x63ontainerID\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\t\n\x07_reasonB\n\n\x08_messageB\x0f\n\r_container_id\"\xb7\x01\n\x11VolumeMountStatus\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nmount_path\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tread_only\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12 \n\x13recursive_read_only\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_nameB\r\n\x0b_mount_pathB\x0c\n\n_read_onlyB\x16\n\x14_recursive_read_only\"A\n\rContainerUser\x12\x30\n\x05linux\x18\x01 \x01(\x0b\x32!.kcore.core.v1.LinuxContainerUser\"e\n\x12LinuxContainerUser\x12\x10\n\x03uid\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03gid\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1b\n\x13supplemental_groups\x18\x03 \x03(\x03\x42\x06\n\x04_uidB\x06\n\x04_gidB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$kcore/core/v1/container_status.proto\x12\rkcore.core.v1\x1a\x1dkcore/core/v1/container.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xe0\x05\n\x0f\x43ontainerStatus\x12\x19\n\x04name\x18\x01 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x00\x88\x01\x01\x12,\n\x05state\x18\x02 \x01(\x0b\x32\x1d.kcore.core.v1.ContainerState\x12\x31\n\nlast_state\x18\x03 \x01(\x0b\x32\x1d.kcore.core.v1.ContainerState\x12\x12\n\x05ready\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1a\n\rrestart_count\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05image\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1e\n\x08image_id\x18\x07 \x01(\tH\x04R\x07imageID\x88\x01\x01\x12&\n\x0c\x63ontainer_id\x18\x08 \x01(\tH\x05R\x0b\x63ontainerID\x88\x01\x01\x12\x14\n\x07started\x18\t \x01(\x08H\x06\x88\x01\x01\x12S\n\x13\x61llocated_resources\x18\n \x03(\x0b\x32\x36.kcore.core.v1.ContainerStatus.AllocatedResourcesEntry\x12\x36\n\tresources\x18\x0b \x01(\x0b\x32#.kcore.core.v1.ResourceRequirements\x12I\n\rvolume_mounts\x18\x0c \x03(\x0b\x32 .kcore.core.v1.VolumeMountStatusB\x10\xba\xbb\x18\x0c:\nmount_path\x12*\n\x04user\x18\r \x01(\x0b\x32\x1c.kcore.core.v1.ContainerUser\x1aR\n\x17\x41llocatedResourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x42\x07\n\x05_nameB\x08\n\x06_readyB\x10\n\x0e_restart_countB\x08\n\x06_imageB\x0b\n\t_image_idB\x0f\n\r_container_idB\n\n\x08_started\"\xbb\x01\n\x0e\x43ontainerState\x12\x35\n\x07waiting\x18\x01 \x01(\x0b\x32$.kcore.core.v1.ContainerStateWaiting\x12\x35\n\x07running\x18\x02 \x01(\x0b\x32$.kcore.core.v1.ContainerStateRunning\x12;\n\nterminated\x18\x03 \x01(\x0b\x32\'.kcore.core.v1.ContainerStateTerminated\"Y\n\x15\x43ontainerStateWaiting\x12\x13\n\x06reason\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07message\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_reasonB\n\n\x08_message\"@\n\x15\x43ontainerStateRunning\x12\'\n\nstarted_at\x18\x01 \x01(\x0b\x32\x13.kcore.meta.v1.Time\"\xae\x02\n\x18\x43ontainerStateTerminated\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06reason\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07message\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\'\n\nstarted_at\x18\x05 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12(\n\x0b\x66inished_at\x18\x06 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12&\n\x0c\x63ontainer_id\x18\x07 \x01(\tH\x04R\x0b\x63ontainerID\x88\x01\x01\x42\x0c\n\n_exit_codeB\t\n\x07_signalB\t\n\x07_reasonB\n\n\x08_messageB\x0f\n\r_container_id\"\xb7\x01\n\x11VolumeMountStatus\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nmount_path\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x16\n\tread_only\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12 \n\x13recursive_read_only\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_nameB\r\n\x0b_mount_pathB\x0c\n\n_read_onlyB\x16\n\x14_recursive_read_only\"A\n\rContainerUser\x12\x30\n\x05linux\x18\x01 \x01(\x0b\x32!.kcore.core.v1.LinuxContainerUser\"m\n\x12LinuxContainerUser\x12\x10\n\x03uid\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x03gid\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12#\n\x13supplemental_groups\x18\x03 \x03(\x03\x42\x06\xba\xbb\x18\x02H\x01\x42\x06\n\x04_uidB\x06\n\x04_gidB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\242\273\030\000'
   _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._loaded_options = None
   _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._serialized_options = b'8\001'
+  _globals['_CONTAINERSTATUS'].fields_by_name['name']._loaded_options = None
+  _globals['_CONTAINERSTATUS'].fields_by_name['name']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_CONTAINERSTATUS'].fields_by_name['volume_mounts']._loaded_options = None
+  _globals['_CONTAINERSTATUS'].fields_by_name['volume_mounts']._serialized_options = b'\272\273\030\014:\nmount_path'
+  _globals['_LINUXCONTAINERUSER'].fields_by_name['supplemental_groups']._loaded_options = None
+  _globals['_LINUXCONTAINERUSER'].fields_by_name['supplemental_groups']._serialized_options = b'\272\273\030\002H\001'
   _globals['_CONTAINERSTATUS']._serialized_start=142
-  _globals['_CONTAINERSTATUS']._serialized_end=852
-  _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._serialized_start=681
-  _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._serialized_end=763
-  _globals['_CONTAINERSTATE']._serialized_start=855
-  _globals['_CONTAINERSTATE']._serialized_end=1042
-  _globals['_CONTAINERSTATEWAITING']._serialized_start=1044
-  _globals['_CONTAINERSTATEWAITING']._serialized_end=1133
-  _globals['_CONTAINERSTATERUNNING']._serialized_start=1135
-  _globals['_CONTAINERSTATERUNNING']._serialized_end=1199
-  _globals['_CONTAINERSTATETERMINATED']._serialized_start=1202
-  _globals['_CONTAINERSTATETERMINATED']._serialized_end=1504
-  _globals['_VOLUMEMOUNTSTATUS']._serialized_start=1507
-  _globals['_VOLUMEMOUNTSTATUS']._serialized_end=1690
-  _globals['_CONTAINERUSER']._serialized_start=1692
-  _globals['_CONTAINERUSER']._serialized_end=1757
-  _globals['_LINUXCONTAINERUSER']._serialized_start=1759
-  _globals['_LINUXCONTAINERUSER']._serialized_end=1860
+  _globals['_CONTAINERSTATUS']._serialized_end=878
+  _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._serialized_start=707
+  _globals['_CONTAINERSTATUS_ALLOCATEDRESOURCESENTRY']._serialized_end=789
+  _globals['_CONTAINERSTATE']._serialized_start=881
+  _globals['_CONTAINERSTATE']._serialized_end=1068
+  _globals['_CONTAINERSTATEWAITING']._serialized_start=1070
+  _globals['_CONTAINERSTATEWAITING']._serialized_end=1159
+  _globals['_CONTAINERSTATERUNNING']._serialized_start=1161
+  _globals['_CONTAINERSTATERUNNING']._serialized_end=1225
+  _globals['_CONTAINERSTATETERMINATED']._serialized_start=1228
+  _globals['_CONTAINERSTATETERMINATED']._serialized_end=1530
+  _globals['_VOLUMEMOUNTSTATUS']._serialized_start=1533
+  _globals['_VOLUMEMOUNTSTATUS']._serialized_end=1716
+  _globals['_CONTAINERUSER']._serialized_start=1718
+  _globals['_CONTAINERUSER']._serialized_end=1783
+  _globals['_LINUXCONTAINERUSER']._serialized_start=1785
+  _globals['_LINUXCONTAINERUSER']._serialized_end=1894
 # @@protoc_insertion_point(module_scope)

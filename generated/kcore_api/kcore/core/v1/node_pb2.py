@@ -27,7 +27,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kcore/core/v1/node.proto\x12\rkcore.core.v1\x1a\x1ckcore/core/v1/affinity.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\x85\x01\n\x04Node\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.kcore.core.v1.NodeSpec\x12)\n\x06status\x18\x03 \x01(\x0b\x32\x19.kcore.core.v1.NodeStatus\"\xde\x01\n\x08NodeSpec\x12\x1e\n\x08pod_cidr\x18\x01 \x01(\tH\x00R\x07podCIDR\x88\x01\x01\x12\x1b\n\tpod_cidrs\x18\x07 \x03(\tR\x08podCIDRs\x12$\n\x0bprovider_id\x18\x03 \x01(\tH\x01R\nproviderID\x88\x01\x01\x12\x1a\n\runschedulable\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12$\n\x06taints\x18\x05 \x03(\x0b\x32\x14.kcore.core.v1.TaintB\x0b\n\t_pod_cidrB\x0e\n\x0c_provider_idB\x10\n\x0e_unschedulable\"\xfa\x04\n\nNodeStatus\x12\x39\n\x08\x63\x61pacity\x18\x01 \x03(\x0b\x32\'.kcore.core.v1.NodeStatus.CapacityEntry\x12?\n\x0b\x61llocatable\x18\x02 \x03(\x0b\x32*.kcore.core.v1.NodeStatus.AllocatableEntry\x12\x12\n\x05phase\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x30\n\nconditions\x18\x04 \x03(\x0b\x32\x1c.kcore.core.v1.NodeCondition\x12-\n\taddresses\x18\x05 \x03(\x0b\x32\x1a.kcore.core.v1.NodeAddress\x12<\n\x10\x64\x61\x65mon_endpoints\x18\x06 \x01(\x0b\x32\".kcore.core.v1.NodeDaemonEndpoints\x12\x30\n\tnode_info\x18\x07 \x01(\x0b\x32\x1d.kcore.core.v1.NodeSystemInfo\x12-\n\x06images\x18\x08 \x03(\x0b\x32\x1d.kcore.core.v1.ContainerImage\x12;\n\x10runtime_handlers\x18\x0c \x03(\x0b\x32!.kcore.core.v1.NodeRuntimeHandler\x1aH\n\rCapacityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x1aK\n\x10\x41llocatableEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x42\x08\n\x06_phase\"\xf2\x01\n\rNodeCondition\x12\x11\n\x04type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06status\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x30\n\x13last_heartbeat_time\x18\x03 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12\x31\n\x14last_transition_time\x18\x04 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12\x13\n\x06reason\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07message\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonB\n\n\x08_message\"K\n\x0bNodeAddress\x12\x11\n\x04type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07\x61\x64\x64ress\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_typeB\n\n\x08_address\"N\n\x13NodeDaemonEndpoints\x12\x37\n\x10kubelet_endpoint\x18\x01 \x01(\x0b\x32\x1d.kcore.core.v1.DaemonEndpoint\"2\n\x0e\x44\x61\x65monEndpoint\x12\x17\n\x04port\x18\x01 \x01(\x05H\x00R\x04Port\x88\x01\x01\x42\x07\n\x05_port\"\x87\x04\n\x0eNodeSystemInfo\x12\"\n\nmachine_id\x18\x01 \x01(\tH\x00R\tmachineID\x88\x01\x01\x12$\n\x0bsystem_uuid\x18\x02 \x01(\tH\x01R\nsystemUUID\x88\x01\x01\x12\x1c\n\x07\x62oot_id\x18\x03 \x01(\tH\x02R\x06\x62ootID\x88\x01\x01\x12\x1b\n\x0ekernel_version\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x15\n\x08os_image\x18\x05 \x01(\tH\x04\x88\x01\x01\x12&\n\x19\x63ontainer_runtime_version\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0fkubelet_version\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1f\n\x12kube_proxy_version\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x1d\n\x10operating_system\x18\t \x01(\tH\x08\x88\x01\x01\x12\x19\n\x0c\x61rchitecture\x18\n \x01(\tH\t\x88\x01\x01\x42\r\n\x0b_machine_idB\x0e\n\x0c_system_uuidB\n\n\x08_boot_idB\x11\n\x0f_kernel_versionB\x0b\n\t_os_imageB\x1c\n\x1a_container_runtime_versionB\x12\n\x10_kubelet_versionB\x15\n\x13_kube_proxy_versionB\x13\n\x11_operating_systemB\x0f\n\r_architecture\"G\n\x0e\x43ontainerImage\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"m\n\x12NodeRuntimeHandler\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12;\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32).kcore.core.v1.NodeRuntimeHandlerFeaturesB\x07\n\x05_name\"\x96\x01\n\x1aNodeRuntimeHandlerFeatures\x12\'\n\x1arecursive_read_only_mounts\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fuser_namespaces\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x1d\n\x1b_recursive_read_only_mountsB\x12\n\x10_user_namespacesB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kcore/core/v1/node.proto\x12\rkcore.core.v1\x1a\x1ckcore/core/v1/affinity.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xdc\n\n\x04Node\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.kcore.core.v1.NodeSpec\x12)\n\x06status\x18\x03 \x01(\x0b\x32\x19.kcore.core.v1.NodeStatus:\xd4\t\xaa\xbb\x18\xcf\t\n\x05nodes\x12\x04node\x1a\x02no(\x01\x42\xe9\x01\n\x06STATUS\x12\xde\x01(!self.status.conditions.exists(c, c.type == \'Ready\') ? \'Unknown\' : self.status.conditions.exists(c, c.type == \'Ready\' && c.status == \'True\') ? \'Ready\' : \'NotReady\') + (self.spec.unschedulable ? \',SchedulingDisabled\' : \'\')B\x81\x02\n\x05ROLES\x12\xf7\x01[self.metadata.labels.filter(k, k.startsWith(\'node-role.kubernetes.io/\') && k.size() > 24) .map(k, k.substring(24))].map(roles, [0, 1, 2, 3, 4, 5, 6, 7].map(i, i < roles.size(), roles.filter(r, roles.filter(o, o < r).size() == i)[0]))[0].join(\',\')B4\n\x03\x41GE\x12(self.metadata.creation_timestamp.seconds\"\x03\x61geB0\n\x07VERSION\x12%self.status.node_info.kubelet_versionBa\n\x0bINTERNAL-IP\x12Pself.status.addresses.filter(a, a.type == \'InternalIP\')[?0].?address.orValue(\'\')\x18\x01\x42\x61\n\x0b\x45XTERNAL-IP\x12Pself.status.addresses.filter(a, a.type == \'ExternalIP\')[?0].?address.orValue(\'\')\x18\x01\x42,\n\x08OS-IMAGE\x12\x1eself.status.node_info.os_image\x18\x01\x42\x38\n\x0eKERNEL-VERSION\x12$self.status.node_info.kernel_version\x18\x01\x42\x46\n\x11\x43ONTAINER-RUNTIME\x12/self.status.node_info.container_runtime_version\x18\x01Z\x99\x01\ngself.spec.taints.all(t, self.spec.taints.filter(o, o.key == t.key && o.effect == t.effect).size() == 1)\x12!no two of the same key and effect\"\x0bspec.taintsb\x0e\n\x0cspec.podCIDRb\x11\n\x0fspec.providerIDj\x12spec.unschedulabler\x19\n\x0cspec.podCIDR\x12\tpod-cidrs\"\x80\x02\n\x08NodeSpec\x12*\n\x08pod_cidr\x18\x01 \x01(\tB\n\xba\xbb\x18\x06\x1a\x04\x63idrH\x00R\x07podCIDR\x88\x01\x01\x12)\n\tpod_cidrs\x18\x07 \x03(\tB\x0c\xba\xbb\x18\x08\x1a\x04\x63idr@\x01R\x08podCIDRs\x12$\n\x0bprovider_id\x18\x03 \x01(\tH\x01R\nproviderID\x88\x01\x01\x12\x1a\n\runschedulable\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12,\n\x06taints\x18\x05 \x03(\x0b\x32\x14.kcore.core.v1.TaintB\x06\xba\xbb\x18\x02H\x01\x42\x0b\n\t_pod_cidrB\x0e\n\x0c_provider_idB\x10\n\x0e_unschedulable\"\xca\x05\n\nNodeStatus\x12O\n\x08\x63\x61pacity\x18\x01 \x03(\x0b\x32\'.kcore.core.v1.NodeStatus.CapacityEntryB\x14\xba\xbb\x18\x10\x1a\x0equalified-name\x12U\n\x0b\x61llocatable\x18\x02 \x03(\x0b\x32*.kcore.core.v1.NodeStatus.AllocatableEntryB\x14\xba\xbb\x18\x10\x1a\x0equalified-name\x12\x12\n\x05phase\x18\x03 \x01(\tH\x00\x88\x01\x01\x12<\n\nconditions\x18\x04 \x03(\x0b\x32\x1c.kcore.core.v1.NodeConditionB\n\xba\xbb\x18\x06:\x04type\x12\x35\n\taddresses\x18\x05 \x03(\x0b\x32\x1a.kcore.core.v1.NodeAddressB\x06\xba\xbb\x18\x02H\x01\x12<\n\x10\x64\x61\x65mon_endpoints\x18\x06 \x01(\x0b\x32\".kcore.core.v1.NodeDaemonEndpoints\x12\x30\n\tnode_info\x18\x07 \x01(\x0b\x32\x1d.kcore.core.v1.NodeSystemInfo\x12\x35\n\x06images\x18\x08 \x03(\x0b\x32\x1d.kcore.core.v1.ContainerImageB\x06\xba\xbb\x18\x02H\x01\x12\x43\n\x10runtime_handlers\x18\x0c \x03(\x0b\x32!.kcore.core.v1.NodeRuntimeHandlerB\x06\xba\xbb\x18\x02H\x01\x1aH\n\rCapacityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x1aK\n\x10\x41llocatableEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.kcore.meta.v1.Quantity:\x02\x38\x01\x42\x08\n\x06_phase\"\x82\x02\n\rNodeCondition\x12\x19\n\x04type\x18\x01 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x00\x88\x01\x01\x12\x1b\n\x06status\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\x30\n\x13last_heartbeat_time\x18\x03 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12\x31\n\x14last_transition_time\x18\x04 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12\x13\n\x06reason\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07message\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonB\n\n\x08_message\"[\n\x0bNodeAddress\x12\x19\n\x04type\x18\x01 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x00\x88\x01\x01\x12\x1c\n\x07\x61\x64\x64ress\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x42\x07\n\x05_typeB\n\n\x08_address\"N\n\x13NodeDaemonEndpoints\x12\x37\n\x10kubelet_endpoint\x18\x01 \x01(\x0b\x32\x1d.kcore.core.v1.DaemonEndpoint\"2\n\x0e\x44\x61\x65monEndpoint\x12\x17\n\x04port\x18\x01 \x01(\x05H\x00R\x04Port\x88\x01\x01\x42\x07\n\x05_port\"\x87\x04\n\x0eNodeSystemInfo\x12\"\n\nmachine_id\x18\x01 \x01(\tH\x00R\tmachineID\x88\x01\x01\x12$\n\x0bsystem_uuid\x18\x02 \x01(\tH\x01R\nsystemUUID\x88\x01\x01\x12\x1c\n\x07\x62oot_id\x18\x03 \x01(\tH\x02R\x06\x62ootID\x88\x01\x01\x12\x1b\n\x0ekernel_version\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x15\n\x08os_image\x18\x05 \x01(\tH\x04\x88\x01\x01\x12&\n\x19\x63ontainer_runtime_version\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0fkubelet_version\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1f\n\x12kube_proxy_version\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x1d\n\x10operating_system\x18\t \x01(\tH\x08\x88\x01\x01\x12\x19\n\x0c\x61rchitecture\x18\n \x01(\tH\t\x88\x01\x01\x42\r\n\x0b_machine_idB\x0e\n\x0c_system_uuidB\n\n\x08_boot_idB\x11\n\x0f_kernel_versionB\x0b\n\t_os_imageB\x1c\n\x1a_container_runtime_versionB\x12\n\x10_kubelet_versionB\x15\n\x13_kube_proxy_versionB\x13\n\x11_operating_systemB\x0f\n\r_architecture\"O\n\x0e\x43ontainerImage\x12\x15\n\x05names\x18\x01 \x03(\tB\x06\xba\xbb\x18\x02H\x01\x12\x17\n\nsize_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"m\n\x12NodeRuntimeHandler\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12;\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32).kcore.core.v1.NodeRuntimeHandlerFeaturesB\x07\n\x05_name\"\x96\x01\n\x1aNodeRuntimeHandlerFeatures\x12\'\n\x1arecursive_read_only_mounts\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1c\n\x0fuser_namespaces\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x1d\n\x1b_recursive_read_only_mountsB\x12\n\x10_user_namespacesB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,64 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kcore.core.v1.node_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\242\273\030\000'
+  _globals['_NODE']._loaded_options = None
+  _globals['_NODE']._serialized_options = b'\252\273\030\317\t\n\005nodes\022\004node\032\002no(\001B\351\001\n\006STATUS\022\336\001(!self.status.conditions.exists(c, c.type == \'Ready\') ? \'Unknown\' : self.status.conditions.exists(c, c.type == \'Ready\' && c.status == \'True\') ? \'Ready\' : \'NotReady\') + (self.spec.unschedulable ? \',SchedulingDisabled\' : \'\')B\201\002\n\005ROLES\022\367\001[self.metadata.labels.filter(k, k.startsWith(\'node-role.kubernetes.io/\') && k.size() > 24) .map(k, k.substring(24))].map(roles, [0, 1, 2, 3, 4, 5, 6, 7].map(i, i < roles.size(), roles.filter(r, roles.filter(o, o < r).size() == i)[0]))[0].join(\',\')B4\n\003AGE\022(self.metadata.creation_timestamp.seconds\"\003ageB0\n\007VERSION\022%self.status.node_info.kubelet_versionBa\n\013INTERNAL-IP\022Pself.status.addresses.filter(a, a.type == \'InternalIP\')[?0].?address.orValue(\'\')\030\001Ba\n\013EXTERNAL-IP\022Pself.status.addresses.filter(a, a.type == \'ExternalIP\')[?0].?address.orValue(\'\')\030\001B,\n\010OS-IMAGE\022\036self.status.node_info.os_image\030\001B8\n\016KERNEL-VERSION\022$self.status.node_info.kernel_version\030\001BF\n\021CONTAINER-RUNTIME\022/self.status.node_info.container_runtime_version\030\001Z\231\001\ngself.spec.taints.all(t, self.spec.taints.filter(o, o.key == t.key && o.effect == t.effect).size() == 1)\022!no two of the same key and effect\"\013spec.taintsb\016\n\014spec.podCIDRb\021\n\017spec.providerIDj\022spec.unschedulabler\031\n\014spec.podCIDR\022\tpod-cidrs'
+  _globals['_NODESPEC'].fields_by_name['pod_cidr']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['pod_cidr']._serialized_options = b'\272\273\030\006\032\004cidr'
+  _globals['_NODESPEC'].fields_by_name['pod_cidrs']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['pod_cidrs']._serialized_options = b'\272\273\030\010\032\004cidr@\001'
+  _globals['_NODESPEC'].fields_by_name['taints']._loaded_options = None
+  _globals['_NODESPEC'].fields_by_name['taints']._serialized_options = b'\272\273\030\002H\001'
   _globals['_NODESTATUS_CAPACITYENTRY']._loaded_options = None
   _globals['_NODESTATUS_CAPACITYENTRY']._serialized_options = b'8\001'
   _globals['_NODESTATUS_ALLOCATABLEENTRY']._loaded_options = None
   _globals['_NODESTATUS_ALLOCATABLEENTRY']._serialized_options = b'8\001'
+  _globals['_NODESTATUS'].fields_by_name['capacity']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['capacity']._serialized_options = b'\272\273\030\020\032\016qualified-name'
+  _globals['_NODESTATUS'].fields_by_name['allocatable']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['allocatable']._serialized_options = b'\272\273\030\020\032\016qualified-name'
+  _globals['_NODESTATUS'].fields_by_name['conditions']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['conditions']._serialized_options = b'\272\273\030\006:\004type'
+  _globals['_NODESTATUS'].fields_by_name['addresses']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['addresses']._serialized_options = b'\272\273\030\002H\001'
+  _globals['_NODESTATUS'].fields_by_name['images']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['images']._serialized_options = b'\272\273\030\002H\001'
+  _globals['_NODESTATUS'].fields_by_name['runtime_handlers']._loaded_options = None
+  _globals['_NODESTATUS'].fields_by_name['runtime_handlers']._serialized_options = b'\272\273\030\002H\001'
+  _globals['_NODECONDITION'].fields_by_name['type']._loaded_options = None
+  _globals['_NODECONDITION'].fields_by_name['type']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_NODECONDITION'].fields_by_name['status']._loaded_options = None
+  _globals['_NODECONDITION'].fields_by_name['status']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_NODEADDRESS'].fields_by_name['type']._loaded_options = None
+  _globals['_NODEADDRESS'].fields_by_name['type']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_NODEADDRESS'].fields_by_name['address']._loaded_options = None
+  _globals['_NODEADDRESS'].fields_by_name['address']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_CONTAINERIMAGE'].fields_by_name['names']._loaded_options = None
+  _globals['_CONTAINERIMAGE'].fields_by_name['names']._serialized_options = b'\272\273\030\002H\001'
   _globals['_NODE']._serialized_start=129
-  _globals['_NODE']._serialized_end=262
-  _globals['_NODESPEC']._serialized_start=265
-  _globals['_NODESPEC']._serialized_end=487
-  _globals['_NODESTATUS']._serialized_start=490
-  _globals['_NODESTATUS']._serialized_end=1124
-  _globals['_NODESTATUS_CAPACITYENTRY']._serialized_start=965
-  _globals['_NODESTATUS_CAPACITYENTRY']._serialized_end=1037
-  _globals['_NODESTATUS_ALLOCATABLEENTRY']._serialized_start=1039
-  _globals['_NODESTATUS_ALLOCATABLEENTRY']._serialized_end=1114
-  _globals['_NODECONDITION']._serialized_start=1127
-  _globals['_NODECONDITION']._serialized_end=1369
-  _globals['_NODEADDRESS']._serialized_start=1371
-  _globals['_NODEADDRESS']._serialized_end=1446
-  _globals['_NODEDAEMONENDPOINTS']._serialized_start=1448
-  _globals['_NODEDAEMONENDPOINTS']._serialized_end=1526
-  _globals['_DAEMONENDPOINT']._serialized_start=1528
-  _globals['_DAEMONENDPOINT']._serialized_end=1578
-  _globals['_NODESYSTEMINFO']._serialized_start=1581
-  _globals['_NODESYSTEMINFO']._serialized_end=2100
-  _globals['_CONTAINERIMAGE']._serialized_start=2102
-  _globals['_CONTAINERIMAGE']._serialized_end=2173
-  _globals['_NODERUNTIMEHANDLER']._serialized_start=2175
-  _globals['_NODERUNTIMEHANDLER']._serialized_end=2284
-  _globals['_NODERUNTIMEHANDLERFEATURES']._serialized_start=2287
-  _globals['_NODERUNTIMEHANDLERFEATURES']._serialized_end=2437
+  _globals['_NODE']._serialized_end=1501
+  _globals['_NODESPEC']._serialized_start=1504
+  _globals['_NODESPEC']._serialized_end=1760
+  _globals['_NODESTATUS']._serialized_start=1763
+  _globals['_NODESTATUS']._serialized_end=2477
+  _globals['_NODESTATUS_CAPACITYENTRY']._serialized_start=2318
+  _globals['_NODESTATUS_CAPACITYENTRY']._serialized_end=2390
+  _globals['_NODESTATUS_ALLOCATABLEENTRY']._serialized_start=2392
+  _globals['_NODESTATUS_ALLOCATABLEENTRY']._serialized_end=2467
+  _globals['_NODECONDITION']._serialized_start=2480
+  _globals['_NODECONDITION']._serialized_end=2738
+  _globals['_NODEADDRESS']._serialized_start=2740
+  _globals['_NODEADDRESS']._serialized_end=2831
+  _globals['_NODEDAEMONENDPOINTS']._serialized_start=2833
+  _globals['_NODEDAEMONENDPOINTS']._serialized_end=2911
+  _globals['_DAEMONENDPOINT']._serialized_start=2913
+  _globals['_DAEMONENDPOINT']._serialized_end=2963
+  _globals['_NODESYSTEMINFO']._serialized_start=2966
+  _globals['_NODESYSTEMINFO']._serialized_end=3485
+  _globals['_CONTAINERIMAGE']._serialized_start=3487
+  _globals['_CONTAINERIMAGE']._serialized_end=3566
+  _globals['_NODERUNTIMEHANDLER']._serialized_start=3568
+  _globals['_NODERUNTIMEHANDLER']._serialized_end=3677
+  _globals['_NODERUNTIMEHANDLERFEATURES']._serialized_start=3680
+  _globals['_NODERUNTIMEHANDLERFEATURES']._serialized_end=3830
 # @@protoc_insertion_point(module_scope)

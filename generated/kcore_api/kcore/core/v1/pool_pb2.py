@@ -26,7 +26,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kcore/core/v1/pool.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"Z\n\x04Pool\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.kcore.core.v1.PoolSpec\"\x9a\x01\n\x08PoolSpec\x12\x11\n\x04\x63idr\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nblock_size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x66irst\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04last\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x10\n\x08reserved\x18\x05 \x03(\tB\x07\n\x05_cidrB\r\n\x0b_block_sizeB\x08\n\x06_firstB\x07\n\x05_lastB\r\xa2\xbb\x18\tkcore.devb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kcore/core/v1/pool.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xc2\x02\n\x04Pool\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12-\n\x04spec\x18\x02 \x01(\x0b\x32\x17.kcore.core.v1.PoolSpecB\x06\xba\xbb\x18\x02\x08\x01:\xdd\x01\xaa\xbb\x18\xd8\x01\n\x05pools\x12\x04pool(\x01\x42\xb4\x01\n\x06VALUES\x12\xa9\x01has(self.spec.cidr) ? self.spec.cidr + (has(self.spec.block_size) ? \' by /\' + string(self.spec.block_size) : \'\') : string(self.spec.first) + \'-\' + string(self.spec.last)b\x10\n\x0espec.blockSize\"\xb0\x04\n\x08PoolSpec\x12\x1d\n\x04\x63idr\x18\x01 \x01(\tB\n\xba\xbb\x18\x06\x1a\x04\x63idrH\x00\x88\x01\x01\x12\"\n\nblock_size\x18\x02 \x01(\x05\x42\t\xba\xbb\x18\x05 \x01(\x80\x01H\x01\x88\x01\x01\x12\x1a\n\x05\x66irst\x18\x03 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x00H\x02\x88\x01\x01\x12\x19\n\x04last\x18\x04 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x00H\x03\x88\x01\x01\x12\x18\n\x08reserved\x18\x05 \x03(\tB\x06\xba\xbb\x18\x02@\x01:\xe4\x02\xb2\xbb\x18z\nXhas(self.cidr) ? !has(self.first) && !has(self.last) : has(self.first) && has(self.last)\x12\x1e\x65ither cidr, or first and last\xb2\xbb\x18<\n\x17self.first <= self.last\x12\x1bmust not be less than first\"\x04last\xb2\xbb\x18\xa1\x01\nc!has(self.block_size) || self.cidr.contains(\'/\') && int(self.cidr.split(\'/\')[1]) <= self.block_size\x12/only with cidr, and not shorter than its prefix\"\tblockSizeB\x07\n\x05_cidrB\r\n\x0b_block_sizeB\x08\n\x06_firstB\x07\n\x05_lastB\r\xa2\xbb\x18\tkcore.devb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,24 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kcore.core.v1.pool_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\242\273\030\tkcore.dev'
-  _globals['_POOL']._serialized_start=98
-  _globals['_POOL']._serialized_end=188
-  _globals['_POOLSPEC']._serialized_start=191
-  _globals['_POOLSPEC']._serialized_end=345
+  _globals['_POOL'].fields_by_name['spec']._loaded_options = None
+  _globals['_POOL'].fields_by_name['spec']._serialized_options = b'\272\273\030\002\010\001'
+  _globals['_POOL']._loaded_options = None
+  _globals['_POOL']._serialized_options = b'\252\273\030\330\001\n\005pools\022\004pool(\001B\264\001\n\006VALUES\022\251\001has(self.spec.cidr) ? self.spec.cidr + (has(self.spec.block_size) ? \' by /\' + string(self.spec.block_size) : \'\') : string(self.spec.first) + \'-\' + string(self.spec.last)b\020\n\016spec.blockSize'
+  _globals['_POOLSPEC'].fields_by_name['cidr']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['cidr']._serialized_options = b'\272\273\030\006\032\004cidr'
+  _globals['_POOLSPEC'].fields_by_name['block_size']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['block_size']._serialized_options = b'\272\273\030\005 \001(\200\001'
+  _globals['_POOLSPEC'].fields_by_name['first']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['first']._serialized_options = b'\272\273\030\002 \000'
+  _globals['_POOLSPEC'].fields_by_name['last']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['last']._serialized_options = b'\272\273\030\002 \000'
+  _globals['_POOLSPEC'].fields_by_name['reserved']._loaded_options = None
+  _globals['_POOLSPEC'].fields_by_name['reserved']._serialized_options = b'\272\273\030\002@\001'
+  _globals['_POOLSPEC']._loaded_options = None
+  _globals['_POOLSPEC']._serialized_options = b'\262\273\030z\nXhas(self.cidr) ? !has(self.first) && !has(self.last) : has(self.first) && has(self.last)\022\036either cidr, or first and last\262\273\030<\n\027self.first <= self.last\022\033must not be less than first\"\004last\262\273\030\241\001\nc!has(self.block_size) || self.cidr.contains(\'/\') && int(self.cidr.split(\'/\')[1]) <= self.block_size\022/only with cidr, and not shorter than its prefix\"\tblockSize'
+  _globals['_POOL']._serialized_start=99
+  _globals['_POOL']._serialized_end=421
+  _globals['_POOLSPEC']._serialized_start=424
+  _globals['_POOLSPEC']._serialized_end=984
 # @@protoc_insertion_point(module_scope)

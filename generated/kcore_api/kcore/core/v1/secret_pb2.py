@@ -26,7 +26,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akcore/core/v1/secret.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xc2\x02\n\x06Secret\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12\x16\n\timmutable\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12-\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1f.kcore.core.v1.Secret.DataEntry\x12:\n\x0bstring_data\x18\x04 \x03(\x0b\x32%.kcore.core.v1.Secret.StringDataEntry\x12\x11\n\x04type\x18\x03 \x01(\tH\x01\x88\x01\x01\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a\x31\n\x0fStringDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_immutableB\x07\n\x05_typeB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1akcore/core/v1/secret.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xd2\x07\n\x06Secret\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12\x16\n\timmutable\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x41\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x1f.kcore.core.v1.Secret.DataEntryB\x12\xba\xbb\x18\x0e\x1a\nconfig-keyP\x01\x12P\n\x0bstring_data\x18\x04 \x03(\x0b\x32%.kcore.core.v1.Secret.StringDataEntryB\x14\xba\xbb\x18\x10\x1a\nconfig-keyP\x01`\x01\x12#\n\x04type\x18\x03 \x01(\tB\x10\xba\xbb\x18\x0c\x12\x08\'Opaque\'p\x01H\x01\x88\x01\x01\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x1a\x31\n\x0fStringDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:\xd1\x04\xaa\xbb\x18\xcc\x04\n\x07secrets\x12\x06secretB\x11\n\x04TYPE\x12\tself.typeB \n\x04\x44\x41TA\x12\x18string(self.data.size())Z\xb6\x03\n\x93\x03self.type == \'kubernetes.io/tls\' ? \'tls.crt\' in self.data && \'tls.key\' in self.data : self.type == \'kubernetes.io/dockerconfigjson\' ? \'.dockerconfigjson\' in self.data : self.type == \'kubernetes.io/dockercfg\' ? \'.dockercfg\' in self.data : self.type == \'kubernetes.io/ssh-auth\' ? \'ssh-privatekey\' in self.data : self.type != \'kubernetes.io/basic-auth\' || \'username\' in self.data || \'password\' in self.data\x12\x18this type needs its keys\"\x04\x64\x61tab\x06\n\x04typeb\x1c\n\x04\x64\x61ta\x1a\x12old_self.immutable \x01\x62\x1f\n\timmutable\x1a\x12old_self.immutablej\x04typeB\x0c\n\n_immutableB\x07\n\x05_typeB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRET_DATAENTRY']._serialized_options = b'8\001'
   _globals['_SECRET_STRINGDATAENTRY']._loaded_options = None
   _globals['_SECRET_STRINGDATAENTRY']._serialized_options = b'8\001'
+  _globals['_SECRET'].fields_by_name['data']._loaded_options = None
+  _globals['_SECRET'].fields_by_name['data']._serialized_options = b'\272\273\030\016\032\nconfig-keyP\001'
+  _globals['_SECRET'].fields_by_name['string_data']._loaded_options = None
+  _globals['_SECRET'].fields_by_name['string_data']._serialized_options = b'\272\273\030\020\032\nconfig-keyP\001`\001'
+  _globals['_SECRET'].fields_by_name['type']._loaded_options = None
+  _globals['_SECRET'].fields_by_name['type']._serialized_options = b'\272\273\030\014\022\010\'Opaque\'p\001'
+  _globals['_SECRET']._loaded_options = None
+  _globals['_SECRET']._serialized_options = b'\252\273\030\314\004\n\007secrets\022\006secretB\021\n\004TYPE\022\tself.typeB \n\004DATA\022\030string(self.data.size())Z\266\003\n\223\003self.type == \'kubernetes.io/tls\' ? \'tls.crt\' in self.data && \'tls.key\' in self.data : self.type == \'kubernetes.io/dockerconfigjson\' ? \'.dockerconfigjson\' in self.data : self.type == \'kubernetes.io/dockercfg\' ? \'.dockercfg\' in self.data : self.type == \'kubernetes.io/ssh-auth\' ? \'ssh-privatekey\' in self.data : self.type != \'kubernetes.io/basic-auth\' || \'username\' in self.data || \'password\' in self.data\022\030this type needs its keys\"\004datab\006\n\004typeb\034\n\004data\032\022old_self.immutable \001b\037\n\timmutable\032\022old_self.immutablej\004type'
   _globals['_SECRET']._serialized_start=101
-  _globals['_SECRET']._serialized_end=423
-  _globals['_SECRET_DATAENTRY']._serialized_start=306
-  _globals['_SECRET_DATAENTRY']._serialized_end=349
-  _globals['_SECRET_STRINGDATAENTRY']._serialized_start=351
-  _globals['_SECRET_STRINGDATAENTRY']._serialized_end=400
+  _globals['_SECRET']._serialized_end=1079
+  _globals['_SECRET_DATAENTRY']._serialized_start=366
+  _globals['_SECRET_DATAENTRY']._serialized_end=409
+  _globals['_SECRET_STRINGDATAENTRY']._serialized_start=411
+  _globals['_SECRET_STRINGDATAENTRY']._serialized_end=460
 # @@protoc_insertion_point(module_scope)

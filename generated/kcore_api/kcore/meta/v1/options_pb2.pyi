@@ -133,7 +133,7 @@ class Subresource(_message.Message):
     def __init__(self, name: _Optional[str] = ..., paths: _Optional[_Iterable[str]] = ..., exclusive: _Optional[bool] = ...) -> None: ...
 
 class Field(_message.Message):
-    __slots__ = ("required", "default", "format", "min", "max", "enum", "merge_key", "set", "atomic", "sensitive", "inline", "write_only", "inert")
+    __slots__ = ("required", "default", "format", "min", "max", "enum", "merge_key", "set", "atomic", "sensitive", "inline", "write_only", "inert", "zero_absent")
     REQUIRED_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class Field(_message.Message):
     INLINE_FIELD_NUMBER: _ClassVar[int]
     WRITE_ONLY_FIELD_NUMBER: _ClassVar[int]
     INERT_FIELD_NUMBER: _ClassVar[int]
+    ZERO_ABSENT_FIELD_NUMBER: _ClassVar[int]
     required: bool
     default: str
     format: str
@@ -160,4 +161,5 @@ class Field(_message.Message):
     inline: bool
     write_only: bool
     inert: bool
-    def __init__(self, required: _Optional[bool] = ..., default: _Optional[str] = ..., format: _Optional[str] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., enum: _Optional[_Iterable[str]] = ..., merge_key: _Optional[_Iterable[str]] = ..., set: _Optional[bool] = ..., atomic: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., inline: _Optional[bool] = ..., write_only: _Optional[bool] = ..., inert: _Optional[bool] = ...) -> None: ...
+    zero_absent: bool
+    def __init__(self, required: _Optional[bool] = ..., default: _Optional[str] = ..., format: _Optional[str] = ..., min: _Optional[int] = ..., max: _Optional[int] = ..., enum: _Optional[_Iterable[str]] = ..., merge_key: _Optional[_Iterable[str]] = ..., set: _Optional[bool] = ..., atomic: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., inline: _Optional[bool] = ..., write_only: _Optional[bool] = ..., inert: _Optional[bool] = ..., zero_absent: _Optional[bool] = ...) -> None: ...
