@@ -207,6 +207,7 @@ class Cri:
         self._calls: dict[str, Callable[..., Any]] = {}
         for service in pb.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
+                request = message_factory.GetMessageClass(method.input_type)
                 answer = message_factory.GetMessageClass(method.output_type)
                 kind = (
                     self._channel.unary_stream
@@ -215,7 +216,7 @@ class Cri:
                 )
                 self._calls[method.name] = kind(
                     f"/{service.full_name}/{method.name}",
-                    request_serializer=message.Message.SerializeToString,
+                    request_serializer=request.SerializeToString,
                     response_deserializer=answer.FromString,
                 )
 

@@ -13,7 +13,8 @@
         async for data in connection:
             ...
 
-Reading and writing may be done by two tasks; whoever writes much must have somebody read. What is
+Reading and writing may be done by two tasks, which end before the block is left; whoever writes
+much must have somebody read. What is
 not read is not taken from the socket, so a slow reader slows the sender and no memory grows. A URL
 is good for one connection. Leaving the block drops the connection; the process in the container
 goes on, as in Kubernetes.
@@ -22,7 +23,9 @@ It must not know of pods, nor of who is at the other end of the command line.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from enum import StrEnum
 from types import TracebackType
@@ -32,9 +35,12 @@ from urllib.parse import urlsplit
 from kcore.kubelet import spdy
 
 DIAL_SECONDS = 30.0
-# What is sent in one frame, and taken from the socket at once.
+# What is sent in one frame, and what is taken from the socket at once.
 CHUNK_BYTES = 32 * 1024
 READ_BYTES = 256 * 1024
+# containerd 1.6 never reports the end of a process that left much of its input unread. So long is
+# waited once all output has ended and input is stuck.
+STUCK_SECONDS = 5.0
 # Caps on what the runtime says about itself: an answer to the upgrade, a status, an error.
 ANSWER_BYTES = 64 * 1024
 STATUS_BYTES = 64 * 1024
@@ -55,32 +61,50 @@ class Channel(StrEnum):
 
 
 class _Connection:
-    """One dialled URL: frames out, frames in."""
+    """One dialled URL: frames out, frames in.
+
+    On the bare socket, since asyncio's streams throw away what was received once something cannot
+    be sent: a server that has ended the process closes at once, whatever is still on its way to
+    it, and the exit code would be lost.
+
+    No windows: none of the runtimes' servers counts, or tells what it took. TCP alone holds a
+    sender back, for all streams of a connection together.
+    """
 
     def __init__(self, url: str, protocol: str) -> None:
         self._url = urlsplit(url if "://" in url else "http://" + url.removeprefix("//"))
         self._protocol = protocol
         self._codec = spdy.Codec()
         self._opened = 0
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._sending = asyncio.Lock()
+        self._receiving = asyncio.Lock()
+        # Answers to pings, which must not make the reader wait for a writer.
+        self._answers = bytearray()
+        self._received = b""
+        # Set when nothing but the end is waited for.
+        self.ending = False
+        self._socket: socket.socket
 
     async def dial(self) -> None:
         """Connects and asks for SPDY."""
         url = self._url
         if url.scheme != "http" or not url.hostname or not url.port:
             raise StreamError(f"cannot stream from {url.geturl()!r}")
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_SECONDS):
-                self._reader, self._writer = await asyncio.open_connection(
-                    url.hostname, url.port, limit=READ_BYTES
-                )
+                found = await loop.getaddrinfo(url.hostname, url.port, type=socket.SOCK_STREAM)
+                family, kind, number, _, address = found[0]
+                self._socket = socket.socket(family, kind, number)
                 try:
+                    self._socket.setblocking(False)
+                    self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    await loop.sock_connect(self._socket, address)
                     await self._upgrade()
                 except BaseException:
-                    self._writer.close()
+                    self._socket.close()
                     raise
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, TimeoutError) as error:
             raise StreamError(f"cannot reach {url.netloc}: {error!r}") from error
 
     async def _upgrade(self) -> None:
@@ -93,83 +117,111 @@ class _Connection:
             f"X-Stream-Protocol-Version: {self._protocol}",
             "Content-Length: 0",
         )
-        self._writer.write("\r\n".join((*lines, "", "")).encode("ascii"))
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError as error:
-            raise StreamError("the answer to the upgrade is too long") from error
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._socket, "\r\n".join((*lines, "", "")).encode("ascii"))
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            more = await loop.sock_recv(self._socket, READ_BYTES)
+            answer += more
+            if not more or len(answer) > ANSWER_BYTES:
+                raise StreamError("no answer to the upgrade")
+        head, _, rest = answer.partition(b"\r\n\r\n")
         status, *fields = head.decode("latin-1").split("\r\n")
-        if status.split(" ")[1:2] != ["101"]:
-            length = 0
-            for line in fields:
-                name, _, value = line.partition(":")
-                if name.lower() == "content-length" and value.strip().isdecimal():
-                    length = min(int(value), ANSWER_BYTES)
-            body = await self._reader.readexactly(length)
-            text = body.decode("utf-8", "replace").strip()
-            raise StreamError(f"{status.partition(' ')[2]}: {text}" if text else status)
+        if status.split(" ")[1:2] == ["101"]:
+            self._received = rest
+            return
+        length = 0
+        for line in fields:
+            name, _, value = line.partition(":")
+            if name.lower() == "content-length" and value.strip().isdecimal():
+                length = min(int(value), ANSWER_BYTES)
+        while len(rest) < length and (more := await loop.sock_recv(self._socket, READ_BYTES)):
+            rest += more
+        text = rest[:length].decode("utf-8", "replace").strip()
+        raise StreamError(": ".join(filter(None, (status.partition(" ")[2], text))))
 
-    def open(self, headers: Mapping[str, str]) -> int:
-        """Opens a stream; its number."""
+    async def open(self, headers: Mapping[str, str], *, fin: bool = False) -> int:
+        """Opens a stream; its number. With `fin` nothing will be written to it."""
         number = self._opened * 2 + 1
         self._opened += 1
-        self.send(spdy.SynStream(number, headers))
+        try:
+            await self._send(spdy.SynStream(number, headers, fin))
+        except BrokenPipeError as error:
+            raise StreamError("the runtime closed the connection") from error
         return number
 
-    def send(self, frame: spdy.Frame) -> None:
-        """Sends a frame, without waiting for room."""
-        self._writer.write(self._codec.encode(frame))
-
     async def write(self, stream: int, data: bytes) -> None:
-        """Sends bytes, waiting for room after each chunk. BrokenPipeError if nobody listens."""
+        """Sends bytes, waiting for room. BrokenPipeError if nobody is there any more."""
+        view = memoryview(data)
         for at in range(0, len(data), CHUNK_BYTES):
-            try:
-                self.send(spdy.Data(stream, data[at : at + CHUNK_BYTES]))
-                await self._writer.drain()
-            except ConnectionError as error:
-                raise BrokenPipeError("the stream has ended") from error
+            await self._send(spdy.Data(stream, bytes(view[at : at + CHUNK_BYTES])))
 
     async def half_close(self, stream: int) -> None:
         """No more will be written."""
         try:
-            self.send(spdy.Data(stream, fin=True))
-            await self._writer.drain()
-        except ConnectionError:
+            await self._send(spdy.Data(stream, fin=True))
+        except BrokenPipeError:
             # The other side ended first: it needs to be told nothing any more.
             return
 
-    async def frames(self) -> AsyncIterator[spdy.Frame]:
-        """What arrives, until the connection ends. Pings are answered here.
-
-        Windows: a peer that counts is told often enough of what we took. None of the runtimes'
-        servers counts, or tells what it took, so our own sending leans on TCP alone.
-        """
-        while True:
+    async def _send(self, frame: spdy.Frame) -> None:
+        async with self._sending:
+            ready = bytes(self._answers) + self._codec.encode(frame)
+            self._answers.clear()
             try:
-                data = await self._reader.read(READ_BYTES)
-            except ConnectionError:
-                return
-            if not data:
-                return
+                await asyncio.get_running_loop().sock_sendall(self._socket, ready)
+            except OSError as error:
+                raise BrokenPipeError("the stream has ended") from error
+
+    def _answer(self, frame: spdy.Frame) -> None:
+        self._answers += self._codec.encode(frame)
+        if self._sending.locked():
+            return
+        try:
+            sent = self._socket.send(self._answers)
+        except OSError:
+            # Full, or gone: then whoever sends next takes it along, or finds out.
+            return
+        del self._answers[:sent]
+
+    async def frames(self) -> AsyncIterator[spdy.Frame]:
+        """What arrives, until the connection ends. Pings are answered here."""
+        data = self._received
+        while True:
             try:
                 arrived = self._codec.feed(data)
             except spdy.SpdyError as error:
                 raise StreamError(str(error)) from error
             for frame in arrived:
-                match frame:
-                    case spdy.Ping(number) if number % 2 == 0:
-                        self.send(frame)
-                    case spdy.Data(stream, body, _) if body:
-                        self.send(spdy.WindowUpdate(stream, len(body)))
+                if isinstance(frame, spdy.Ping) and frame.number % 2 == 0:
+                    self._answer(frame)
                 yield frame
+            try:
+                async with self._receiving:
+                    data = await self._receive()
+            except OSError:
+                return
+            if not data:
+                return
+
+    async def _receive(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout(STUCK_SECONDS if self.ending else None):
+                    return await loop.sock_recv(self._socket, READ_BYTES)
+            except TimeoutError as error:
+                if self._sending.locked():
+                    raise StreamError(
+                        "the process ended without its input, and the runtime does not say how"
+                    ) from error
 
     async def close(self) -> None:
-        """Drops the connection."""
-        self._writer.close()
-        try:
-            await self._writer.wait_closed()
-        except (ConnectionError, TimeoutError):
-            return
+        """Drops the connection. Who still reads or writes is told first."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        async with self._sending, self._receiving:
+            self._socket.close()
 
 
 class Command:
@@ -189,17 +241,16 @@ class Command:
     async def __aenter__(self) -> Self:
         connection = self._connection
         await connection.dial()
-        self._error = connection.open({"streamtype": "error"})
-        # In this order, whatever the order of the arguments: servers expect it.
+        self._error = await connection.open({"streamtype": "error"})
         numbers = {
-            name: connection.open({"streamtype": name})
+            name: await connection.open({"streamtype": name})
             for name, wanted in self._wanted.items()
             if wanted
         }
         self._stdin = numbers.pop("stdin", 0)
         self._outputs = {number: Channel(name) for name, number in numbers.items()}
         if self._tty:
-            self._resize = connection.open({"streamtype": "resize"})
+            self._resize = await connection.open({"streamtype": "resize"})
         self._items = self._read()
         return self
 
@@ -209,8 +260,9 @@ class Command:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._items.aclose()
         await self._connection.close()
+        with contextlib.suppress(RuntimeError):  # Somebody is in it: it ends with his reading.
+            await self._items.aclose()
 
     @property
     def exit_code(self) -> int:
@@ -252,12 +304,11 @@ class Command:
                         yield self._outputs[stream], data
                     if fin:
                         waiting.discard(stream)
-                case spdy.SynReply(stream, _, True) | spdy.Headers(stream, _, True):
-                    waiting.discard(stream)
                 case spdy.RstStream(stream, _):
                     waiting.discard(stream)
             if not waiting:
                 break
+            self._connection.ending = waiting == {self._error} != {self._error, *self._outputs}
         if self._error in waiting and not status:
             raise StreamError("the stream broke off before the exit code")
         self._exit_code = exit_code(bytes(status))
@@ -275,9 +326,8 @@ class Port:
         connection = self._connection
         await connection.dial()
         common = {"port": str(self._number), "requestid": "0"}
-        self._error = connection.open({"streamtype": "error", **common})
-        await connection.half_close(self._error)
-        self._data = connection.open({"streamtype": "data", **common})
+        self._error = await connection.open({"streamtype": "error", **common}, fin=True)
+        self._data = await connection.open({"streamtype": "data", **common})
         self._items = self._read()
         return self
 
@@ -287,8 +337,9 @@ class Port:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._items.aclose()
         await self._connection.close()
+        with contextlib.suppress(RuntimeError):  # Somebody is in it: it ends with his reading.
+            await self._items.aclose()
 
     async def write(self, data: bytes) -> None:
         """To the port. BrokenPipeError when the other side has gone."""
