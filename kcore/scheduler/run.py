@@ -175,15 +175,15 @@ class Scheduler:
         return True
 
     def _bind(self, waiting: Waiting, chosen: str, now: float) -> _Wish:
-        wanted = pod_pb2.Pod()
-        wanted.spec.node_name = chosen
-        wanted.status.conditions.extend(condition.bound(waiting.pod, now))
-        built = transaction.patch(
-            waiting.pod,
-            wanted,
-            ["spec.nodeName", "status.conditions"],
-            unchanged=True,
-            subresource="binding",
+        bound = pod_pb2.Pod()
+        bound.spec.node_name = chosen
+        told = pod_pb2.Pod()
+        told.status.conditions.extend(condition.bound(waiting.pod, now))
+        built = transaction.atomic(
+            transaction.patch(
+                waiting.pod, bound, ["spec.nodeName"], unchanged=True, subresource="binding"
+            ),
+            transaction.patch(waiting.pod, told, ["status.conditions"], subresource="status"),
         )
         return self._wish(waiting, built, node=chosen)
 
