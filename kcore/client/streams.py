@@ -1,7 +1,7 @@
 """Streams to running pods, as Python protocols: `PodStreams` for people, `NodeLink` for kubelets.
 
-Two implementations of each exist: the gRPC client (kcore/client/channel.py) and the apiserver's own,
-in process (kcore/apiserver/streams.py). A room is given one and cannot tell which. All raise
+Two implementations of each exist: the gRPC client (kcore/client/channel.py) and the apiserver's
+own, in process (kcore/apiserver/streams.py). A room is given one and cannot tell which. All raise
 `ApiError`; frames are those of kcore/api/v1/pod_stream.proto and node.proto.
 
 Whoever calls holds an async iterator: what is not taken from it is not sent by the other end, and
