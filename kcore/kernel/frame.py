@@ -44,13 +44,13 @@ def watch_response(revision: int, events: Iterable[bytes], synced: bool) -> byte
     return b"".join(parts)
 
 
-def list_item(body: bytes) -> bytes:
-    """One element of ListResponse.items, with its tag."""
-    return b"".join((b"\x12", varint(len(body)), body))
+def item_head(length: int) -> bytes:
+    """What stands before an element of ListResponse.items that has so many bytes."""
+    return b"\x12" + varint(length)
 
 
 def list_response(metadata: meta_pb2.ListMeta, items: Iterable[bytes]) -> bytes:
-    """A ListResponse; `items` are made by `list_item`."""
+    """A ListResponse; `items` are heads and bodies in turn."""
     head = metadata.SerializeToString(deterministic=True)
     return b"".join((b"\x0a", varint(len(head)), head, *items))
 

@@ -33,6 +33,10 @@ class Source(Protocol):
         """Full names of the kinds that are served, sorted."""
         ...
 
+    def plural(self, kind: str) -> str:
+        """What people call objects of the kind: "pods"."""
+        ...
+
     def selectable(self, kind: str) -> tuple[str, ...]:
         """Paths that a field selector may name."""
         ...

@@ -135,6 +135,9 @@ class PlainLog:
     def kinds(self) -> Iterable[str]:
         return [KIND]
 
+    def plural(self, kind: str) -> str:
+        return "things"
+
     def selectable(self, kind: str) -> tuple[str, ...]:
         self._known(kind)
         return ("spec.color",)
