@@ -12,7 +12,7 @@ It must not know what is done with the changes.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf import descriptor_pb2
 from kcore_api.kcore.api.v1 import api_pb2 as pb
@@ -54,7 +54,8 @@ class Stream:
         self._clock = clock
         self._chance = chance
         self._queue: asyncio.Queue[view.Batch] = asyncio.Queue(_QUEUE)
-        self._kinds: list[str] = sorted(self._declared)
+        # Those that are watched, by full name.
+        self._kinds: dict[str, view.Kind] = {}
         self._digest = ""
         self._asked_at = 0.0
         self._cluster = ""
@@ -100,7 +101,8 @@ class Stream:
 
     async def _follow(self) -> None:
         """One watch, into the queue; returns when the kinds have changed."""
-        kinds = self._kinds
+        served = self._kinds
+        kinds = sorted(served)
         request = pb.WatchRequest(progress_ms=_PROGRESS_MS)
         for kind in kinds:
             request.selections.add(kind=kind, from_revision=self._revision)
@@ -125,13 +127,13 @@ class Stream:
                         [(kinds[event.selection], event) for event in response.events],
                         fresh=fresh,
                         synced=response.synced,
-                        kinds=tuple(kinds) if fresh else (),
+                        kinds=tuple(served.values()) if fresh else (),
                     )
                 )
                 fresh = False
                 if self._every and self._clock.monotonic() - self._asked_at > _KINDS_SECONDS:
                     await self._ask_kinds()
-                    if self._kinds != kinds:
+                    if self._kinds != served:
                         return
         finally:
             close = getattr(responses, "aclose", None)
@@ -156,18 +158,30 @@ class Stream:
         if answer.digest == self._digest:
             return
         self._digest = answer.digest
-        if self._every:
-            found = sorted(self._declared.union(_kinds(answer.descriptors)))
-            if found != self._kinds:
-                self._kinds = found
-                self._revision = 0
+        found = {
+            kind.full_name: kind
+            for kind in _kinds(answer.descriptors)
+            if self._every or kind.full_name in self._declared
+        }
+        missing = sorted(self._declared.difference(found))
+        if missing:
+            raise ApiError(Reason.NOT_FOUND, f"kinds that are not served: {', '.join(missing)}")
+        if found != self._kinds:
+            self._kinds = found
+            self._revision = 0
 
 
-def _kinds(files: descriptor_pb2.FileDescriptorSet) -> list[str]:
-    """The full names of the kinds among the messages."""
-    return [
-        f"{file.package}.{message.name}"
-        for file in files.file
-        for message in file.message_type
-        if message.options.HasExtension(options_pb2.kind)  # type: ignore[arg-type]
-    ]
+def _kinds(files: descriptor_pb2.FileDescriptorSet) -> Iterator[view.Kind]:
+    """The kinds among the messages."""
+    for file in files.file:
+        group: str = file.options.Extensions[options_pb2.group]  # type: ignore[index]
+        version = file.package.rpartition(".")[2]
+        for message in file.message_type:
+            if message.options.HasExtension(options_pb2.kind):  # type: ignore[arg-type]
+                said: options_pb2.Kind = message.options.Extensions[options_pb2.kind]  # type: ignore[index]
+                yield view.Kind(
+                    f"{file.package}.{message.name}",
+                    f"{group}/{version}" if group else version,
+                    message.name,
+                    said.scope == options_pb2.SCOPE_NAMESPACED,
+                )

@@ -47,6 +47,16 @@ class Name(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind by its names: "kcore.apps.v1.Deployment"; "apps/v1", "Deployment"."""
+
+    full_name: str
+    api_version: str
+    name: str
+    namespaced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Bare:
     """An object of which only the metadata is kept."""
 
@@ -75,7 +85,7 @@ class Batch:
     events: Sequence[tuple[str, pb.Event]] = ()
     fresh: bool = False
     synced: bool = False
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[Kind, ...] = ()
 
 
 @dataclass(slots=True)
@@ -106,6 +116,7 @@ class View:
         self._tables: dict[str, _Table] = {}
         self._owned: dict[str, set[Name]] = {}
         self._uids: dict[str, Name] = {}
+        self._called: dict[tuple[str, str], Kind] = {}
         # Objects of a fresh state that is not complete yet.
         self._arriving: dict[Name, tuple[Any, int]] | None = None
         for kind in classes:
@@ -169,6 +180,10 @@ class View:
         table = self._tables.get(name.kind)
         return None if table is None else table.objects.get(name[1:])
 
+    def called(self, api_version: str, name: str) -> Kind | None:
+        """The kind that an owner reference calls so, if it is held."""
+        return self._called.get((api_version, name))
+
     def holder(self, uid: str) -> Name | None:
         """Which object has this uid."""
         return self._uids.get(uid)
@@ -190,8 +205,9 @@ class View:
     def apply(self, batch: Batch) -> Sequence[Change]:
         """Moves to the batch's revision; what has changed, in the order it did."""
         if batch.fresh:
-            for kind in batch.kinds:
-                self._tables.setdefault(kind, _Table(_bare, {}))
+            for served in batch.kinds:
+                self._tables.setdefault(served.full_name, _Table(_bare, {}))
+                self._called[served.api_version, served.name] = served
             self._arriving = {}
         if self._arriving is not None:
             return self._arrive(batch)

@@ -1,0 +1,28 @@
+"""Controllers: what keeps the world as its objects say it should be, one file per behaviour.
+
+Each is a pure function from a view of the objects to transactions; reconcile/ gives them life.
+`run` runs all of them. They know kinds and the rules between them, not how pods are run.
+"""
+
+from kcore.chance import Chance
+from kcore.clock import Clock
+from kcore.controllers import deployment, garbage, namespace, orphan, replicaset
+from kcore.reconcile import loop
+from kcore.reconcile.controller import Controller
+from kcore.wire.api import Api
+
+
+def every(root_certificate: str = "") -> list[Controller]:
+    """All controllers, owners before what they own; see `namespace.controller`."""
+    return [
+        namespace.controller(root_certificate),
+        deployment.CONTROLLER,
+        replicaset.CONTROLLER,
+        orphan.CONTROLLER,
+        garbage.CONTROLLER,
+    ]
+
+
+async def run(api: Api, clock: Clock, chance: Chance, root_certificate: str = "") -> None:
+    """Runs all controllers until cancelled."""
+    await loop.run(api, every(root_certificate), clock, chance)

@@ -1,0 +1,40 @@
+"""What controllers ask of a pod: does it still count, is it ready, since when.
+
+Pods are counted by their status, which their kubelet writes: condition Ready. Pure.
+"""
+
+from kcore_api.kcore.core.v1 import pod_pb2
+
+OVER = ("Succeeded", "Failed")
+
+
+def is_active(pod: pod_pb2.Pod) -> bool:
+    """Whether it runs or may run: neither over nor on its way out."""
+    return pod.status.phase not in OVER and not pod.metadata.HasField("deletion_timestamp")
+
+
+def condition(pod: pod_pb2.Pod, type_: str) -> pod_pb2.PodCondition | None:
+    """Its condition of this type, if it has one."""
+    for found in pod.status.conditions:
+        if found.type == type_:
+            return found
+    return None
+
+
+def ready_since(pod: pod_pb2.Pod) -> float | None:
+    """Since when it is ready, in seconds since 1970; None: it is not."""
+    found = condition(pod, "Ready")
+    if found is None or found.status != "True":
+        return None
+    return float(found.last_transition_time.seconds)
+
+
+def available_at(pod: pod_pb2.Pod, min_ready_seconds: int) -> float | None:
+    """When it has been ready for so long, if it stays so; None: it is not ready."""
+    since = ready_since(pod)
+    return None if since is None else since + min_ready_seconds
+
+
+def restarts(pod: pod_pb2.Pod) -> int:
+    """How often the container that restarted most has."""
+    return max((each.restart_count for each in pod.status.container_statuses), default=0)
