@@ -407,13 +407,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def _toml(table: Mapping[str, object], name: str = "") -> Iterator[str]:
-    """A TOML document of nested dicts. JSON's strings, numbers and lists are TOML's too."""
+    """A TOML document of nested dicts. JSON's strings, numbers and lists are
+    TOML's too, but for one character."""
     if name:
         yield f"\n[{name}]\n"
     for key, value in table.items():
         if not isinstance(value, dict):
-            yield f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+            yield f"{key} = {text}\n"
     for key, value in table.items():
         if isinstance(value, dict):
-            part = key if re.fullmatch(r"\w+", key) else json.dumps(key, ensure_ascii=False)
+            part = key if re.fullmatch(r"\w+", key) else json.dumps(key)
             yield from _toml(value, f"{name}.{part}" if name else part)

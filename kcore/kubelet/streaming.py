@@ -239,8 +239,17 @@ class Command:
         self._exit_code: int | None = None
 
     async def __aenter__(self) -> Self:
+        await self._connection.dial()
+        try:
+            await self._open()
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._items = self._read()
+        return self
+
+    async def _open(self) -> None:
         connection = self._connection
-        await connection.dial()
         self._error = await connection.open({"streamtype": "error"})
         numbers = {
             name: await connection.open({"streamtype": name})
@@ -251,8 +260,6 @@ class Command:
         self._outputs = {number: Channel(name) for name, number in numbers.items()}
         if self._tty:
             self._resize = await connection.open({"streamtype": "resize"})
-        self._items = self._read()
-        return self
 
     async def __aexit__(
         self,
@@ -323,13 +330,20 @@ class Port:
         self._number = number
 
     async def __aenter__(self) -> Self:
+        await self._connection.dial()
+        try:
+            await self._open()
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._items = self._read()
+        return self
+
+    async def _open(self) -> None:
         connection = self._connection
-        await connection.dial()
         common = {"port": str(self._number), "requestid": "0"}
         self._error = await connection.open({"streamtype": "error", **common}, fin=True)
         self._data = await connection.open({"streamtype": "data", **common})
-        self._items = self._read()
-        return self
 
     async def __aexit__(
         self,

@@ -1,0 +1,118 @@
+"""The pod network's files: what the plug-ins and nft are told."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kcore.network import cni
+
+NETWORK = cni.PodNetwork("10.244.1.0/24", "10.244.0.0/16", Path("/var/lib/kcore/cni/state"))
+
+
+def test_the_conflist() -> None:
+    assert json.loads(cni.conflist(NETWORK)) == {
+        "cniVersion": "1.0.0",
+        "name": "kcore0",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "kcore0",
+                "isGateway": True,
+                "ipMasq": False,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": "/var/lib/kcore/cni/state",
+                    "ranges": [[{"subnet": "10.244.1.0/24", "gateway": "10.244.1.1"}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+        ],
+    }
+
+
+def test_the_rules_replace_a_whole_table() -> None:
+    lines = [line.strip() for line in cni.rules(NETWORK).splitlines()]
+    assert lines[:3] == [
+        "table ip kcore0-pods {}",
+        "delete table ip kcore0-pods",
+        "table ip kcore0-pods {",
+    ]
+    assert "ip saddr 10.244.1.0/24 ip daddr != { 10.244.0.0/16, 224.0.0.0/4 } masquerade" in lines
+
+
+@pytest.mark.parametrize(
+    ("pods", "cluster", "bridge"),
+    [
+        ("10.1.0.0/24", "10.244.0.0/16", "kcore0"),
+        ("10.244.1.1/24", "10.244.0.0/16", "kcore0"),
+        ("10.244.1.0/31", "10.244.0.0/16", "kcore0"),
+        ("::/64", "::/48", "kcore0"),
+        ("10.244.1.0/24; flush ruleset", "10.244.0.0/16", "kcore0"),
+        ("10.244.1.0/24", "10.244.0.0/16 }", "kcore0"),
+        ("10.244.1.0/24", "10.244.0.0/16", 'x" {}; flush'),
+        ("10.244.1.0/24", "10.244.0.0/16", "kcore0\n"),
+        ("10.244.1.0/24", "10.244.0.0/16", "../x"),
+        ("10.244.1.0/24", "10.244.0.0/16", "sixteen-letters0"),
+    ],
+)
+def test_what_is_refused(pods: str, cluster: str, bridge: str) -> None:
+    with pytest.raises(cni.NetworkError):
+        cni.PodNetwork(pods, cluster, Path("/x"), bridge=bridge)
+
+
+@given(st.text(min_size=1).filter(lambda text: "\0" not in text and text == str(Path(text))))
+def test_no_path_breaks_out_of_the_conflist(path: str) -> None:
+    network = cni.PodNetwork("10.244.1.0/24", "10.244.0.0/16", Path(path))
+    bridge = json.loads(cni.conflist(network))["plugins"][0]
+    assert bridge["ipam"]["dataDir"] == path and bridge["type"] == "bridge"
+
+
+def test_writing_is_at_one_blow_and_only_when_needed(tmp_path: Path) -> None:
+    cni.write(NETWORK, tmp_path / "net.d")
+    (file,) = (tmp_path / "net.d").iterdir()
+    assert file.name == cni.CONF_NAME and file.read_text() == cni.conflist(NETWORK)
+    before = file.stat().st_ino
+    cni.write(NETWORK, tmp_path / "net.d")
+    assert file.stat().st_ino == before
+
+
+SAVED = """\
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+:CNI-HOSTPORT-MASQ - [0:0]
+:CNI-HOSTPORT-SETMARK - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A PREROUTING -j SOMEBODY-ELSE
+-A POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ
+-A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
+COMMIT
+"""
+
+
+def test_portmaps_chains_go_when_nobody_uses_them() -> None:
+    assert cni.portmap_removal(SAVED).splitlines() == [
+        "*nat",
+        "-D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+        '-D POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" '
+        "-j CNI-HOSTPORT-MASQ",
+        "-F CNI-HOSTPORT-DNAT",
+        "-F CNI-HOSTPORT-MASQ",
+        "-F CNI-HOSTPORT-SETMARK",
+        "-X CNI-HOSTPORT-DNAT",
+        "-X CNI-HOSTPORT-MASQ",
+        "-X CNI-HOSTPORT-SETMARK",
+        "COMMIT",
+    ]
+
+
+def test_portmaps_chains_stay_while_somebody_uses_them() -> None:
+    used = SAVED.replace("COMMIT", "-A CNI-HOSTPORT-DNAT -p tcp -j CNI-DN-1\nCOMMIT")
+    assert cni.portmap_removal(used) == ""
+    assert cni.portmap_removal("") == ""
