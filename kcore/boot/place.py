@@ -15,6 +15,14 @@ class Place:
     run: Path = Path("/run/kcore")
     config: Path = Path("/etc/kcore")
 
+    @classmethod
+    def under(cls, root: Path | None) -> "Place":
+        """The machine's own place, or one wholly below `root`."""
+        if root is None:
+            return cls()
+        root = root.absolute()
+        return cls(root / "state", root / "run", root / "config")
+
     @property
     def database(self) -> Path:
         """The store."""
@@ -66,9 +74,9 @@ class Place:
         return self.config / "ca.crt"
 
     @property
-    def token(self) -> Path:
-        """Bearer tokens that the TLS listener takes."""
-        return self.pki / "tokens"
+    def admin_token(self) -> Path:
+        """The bearer token of the cluster's owner."""
+        return self.pki / "admin.token"
 
     @property
     def socket(self) -> Path:
