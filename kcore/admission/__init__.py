@@ -1,0 +1,26 @@
+"""Admission: what an object's creation implies beyond its own message, one pure function per kind.
+
+`BY_KIND[kind](obj, old, read)` fills in what other objects or the cluster's habits decide, before
+defaults and rules, and returns what it must refuse. `obj` is changed in place; `old` is the stored
+object, None at creation; `read(kind, namespace, name)` gives another object as it is in this very
+transaction, or None. The kernel is handed this table and calls it for writes of the whole object,
+never for a subresource.
+
+Messages are of the kernel's own classes, which have the fields of the generated ones but are not
+them: by attribute only. It must not know who writes, nor keep anything.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kcore.admission import namespace, pod, secret
+from kcore.wire.errors import Violation
+
+Read = Callable[[str, str, str], Any]
+Admit = Callable[[Any, Any, Read], list[Violation]]
+
+BY_KIND: dict[str, Admit] = {
+    "kcore.core.v1.Namespace": namespace.admit,
+    "kcore.core.v1.Pod": pod.admit,
+    "kcore.core.v1.Secret": secret.admit,
+}
