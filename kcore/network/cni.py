@@ -29,6 +29,9 @@ CONF_NAME = "10-kcore.conflist"
 PORTMAP_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
 PORTMAP_ENTRANCES = ("PREROUTING", "OUTPUT", "POSTROUTING")
 
+# Where the runtime's CNI library notes what it was answered; it cannot be told otherwise.
+CNI_RESULTS = Path("/var/lib/cni/results")
+
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     # A pod that reaches its neighbour by a Service: the answer goes over the bridge, and must
@@ -152,35 +155,51 @@ def write(network: PodNetwork, conf_dir: Path) -> None:
     new.replace(path)
 
 
-async def down(network: PodNetwork, conf_dir: Path) -> None:
+async def down(network: PodNetwork, conf_dir: Path, results: Path = CNI_RESULTS) -> None:
     """Removes what `up` and the plug-ins made. To be called when no pod is left; repeatable.
 
-    portmap's chains are shared by all that use CNI on a machine: they go only when empty.
+    Where pods ended without the plug-ins being asked (a runtime that could not be reached), their
+    traces in iptables and in CNI's own notes go, too.
     """
     (conf_dir / CONF_NAME).unlink(missing_ok=True)
     await _run("ip", "link", "delete", network.bridge, may_fail=True)
     await _run("nft", "delete", "table", "ip", network.table, may_fail=True)
     shutil.rmtree(network.state, ignore_errors=True)
+    _forget(network, results)
     if shutil.which("iptables-save"):
-        script = portmap_removal(await _run("iptables-save", "-t", "nat", may_fail=True))
+        script = portmap_removal(network, await _run("iptables-save", "-t", "nat", may_fail=True))
         if script:
             await _run("iptables-restore", "--noflush", text=script)
 
 
-def portmap_removal(saved: str) -> str:
-    """What to give iptables-restore so that portmap's chains go; nothing while one is in use.
+def _forget(network: PodNetwork, results: Path) -> None:
+    for note in sorted(results.glob(f"{network.bridge}-*-eth0")):
+        sandbox = note.name.removeprefix(f"{network.bridge}-").removesuffix("-eth0")
+        (results / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
 
-    `saved` is what iptables-save says of the table nat. Pure.
+
+def portmap_removal(network: PodNetwork, saved: str) -> str:
+    """What to give iptables-restore so that this network's host ports go. Pure.
+
+    `saved` is what iptables-save says of the table nat. The chains that all networks on a machine
+    share go with the last one that uses them; empty if there is nothing to do.
     """
     lines = saved.splitlines()
-    present = [name for name in PORTMAP_CHAINS if any(f":{name} " in line for line in lines)]
-    if not present or any(line.startswith("-A CNI-HOSTPORT-DNAT ") for line in lines):
+    uses = [line for line in lines if line.startswith("-A CNI-HOSTPORT-DNAT ")]
+    # As the plug-in's comments have it, in iptables-save's quotes.
+    ours = [line for line in uses if f'"dnat name: \\"{network.bridge}\\" id: ' in line]
+    removed = ["-D" + line.removeprefix("-A") for line in ours]
+    chains = sorted({line.rpartition(" -j ")[2] for line in ours})
+    if len(ours) == len(uses):
+        leads_there = re.compile(rf"-A ({'|'.join(PORTMAP_ENTRANCES)}) .*-j CNI-HOSTPORT-")
+        removed += ["-D" + line.removeprefix("-A") for line in lines if leads_there.match(line)]
+        chains += [name for name in PORTMAP_CHAINS if any(f":{name} " in line for line in lines)]
+    if not removed and not chains:
         return ""
-    leads_there = re.compile(rf"-A ({'|'.join(PORTMAP_ENTRANCES)}) .*-j CNI-HOSTPORT-")
-    entrances = ["-D" + line.removeprefix("-A") for line in lines if leads_there.match(line)]
-    flushed = [f"-F {name}" for name in present]
-    deleted = [f"-X {name}" for name in present]
-    return "\n".join(["*nat", *entrances, *flushed, *deleted, "COMMIT", ""])
+    flushed = [f"-F {name}" for name in chains]
+    deleted = [f"-X {name}" for name in chains]
+    return "\n".join(["*nat", *removed, *flushed, *deleted, "COMMIT", ""])
 
 
 async def _run(*command: str, text: str = "", may_fail: bool = False) -> str:

@@ -1,6 +1,7 @@
 """A real containerd, real containers: CRI, its streams, our images, our network, and their end."""
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import signal
@@ -27,7 +28,11 @@ pytestmark = [
 CLOCK = SystemClock()
 HOME = Path("/tmp/kcore-cri-test")
 MINE = containerd.Containerd(
-    root=HOME / "containerd", state=HOME / "run", cni_config=HOME / "cni/net.d"
+    root=HOME / "containerd",
+    state=HOME / "run",
+    cni_config=HOME / "cni/net.d",
+    # Another build, its shim beside it.
+    program=os.environ.get("KCORE_TEST_CONTAINERD", "containerd"),
 )
 NETWORK = cni.PodNetwork("10.213.7.0/24", "10.213.0.0/16", HOME / "cni/state", bridge="kctest0")
 BUSYBOX = pb.ImageSpec(image=images.BUSYBOX, user_specified_image=images.BUSYBOX)
@@ -64,9 +69,10 @@ def leftovers() -> list[str]:
             continue
         if str(HOME) in words:
             found.append(words.replace("\0", " "))
-    for command in (["ip", "-o", "link"], ["nft", "list", "ruleset"], ["ip", "-o", "address"]):
+    for command in (["ip", "-o", "link"], ["nft", "list", "ruleset"], ["iptables-save"]):
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found += [line for line in output.splitlines() if "kctest0" in line or "10.213." in line]
+    found += [str(path) for path in cni.CNI_RESULTS.glob("kctest0-*")]
     found += [str(path) for path in Path("/sys/fs/cgroup").glob("*/kcore-cri-test*")]
     return found
 
@@ -392,3 +398,15 @@ async def test_containers_outlive_their_runtime(runtime: cri.Cri, busybox: str) 
     await containerd.stop(MINE, CLOCK, pods=False)
     await containerd.start(MINE, CLOCK)
     assert (await runtime.container_status(busybox)).state == pb.CONTAINER_RUNNING
+
+
+async def test_pods_end_with_a_runtime_that_cannot_be_started_any_more(runtime: cri.Cri) -> None:
+    config = pod("orphan", pb.PortMapping(container_port=80, host_port=32124))
+    await run(runtime, config)
+    os.kill(int(MINE.pid_file.read_text()), signal.SIGKILL)
+    await containerd.stop(dataclasses.replace(MINE, program="/no/such/containerd"), CLOCK)
+    await cni.down(NETWORK, MINE.cni_config)
+    for path in cgroups(config.linux.cgroup_parent):
+        path.rmdir()
+    assert leftovers() == []
+    await begin()

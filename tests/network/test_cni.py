@@ -96,23 +96,34 @@ COMMIT
 """
 
 
+SHARED = [
+    "-D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
+    '-D POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ',
+]
+OURS = (
+    r'-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"kcore0\" id: \"7f\""'
+    " -j CNI-DN-1\n"
+)
+OTHERS = OURS.replace("kcore0", "podman").replace("DN-1", "DN-2")
+
+
 def test_portmaps_chains_go_when_nobody_uses_them() -> None:
-    assert cni.portmap_removal(SAVED).splitlines() == [
-        "*nat",
-        "-D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT",
-        '-D POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" '
-        "-j CNI-HOSTPORT-MASQ",
-        "-F CNI-HOSTPORT-DNAT",
-        "-F CNI-HOSTPORT-MASQ",
-        "-F CNI-HOSTPORT-SETMARK",
-        "-X CNI-HOSTPORT-DNAT",
-        "-X CNI-HOSTPORT-MASQ",
-        "-X CNI-HOSTPORT-SETMARK",
-        "COMMIT",
-    ]
+    chains = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"]
+    flushed = [f"-F {chain}" for chain in chains]
+    deleted = [f"-X {chain}" for chain in chains]
+    expected = ["*nat", *SHARED, *flushed, *deleted, "COMMIT"]
+    assert cni.portmap_removal(NETWORK, SAVED).splitlines() == expected
 
 
-def test_portmaps_chains_stay_while_somebody_uses_them() -> None:
-    used = SAVED.replace("COMMIT", "-A CNI-HOSTPORT-DNAT -p tcp -j CNI-DN-1\nCOMMIT")
-    assert cni.portmap_removal(used) == ""
-    assert cni.portmap_removal("") == ""
+def test_a_host_port_that_was_left_behind_goes_with_its_chain() -> None:
+    lines = cni.portmap_removal(NETWORK, SAVED.replace("COMMIT", OURS + "COMMIT")).splitlines()
+    assert lines[:2] == ["*nat", OURS.strip().replace("-A", "-D")]
+    assert "-X CNI-DN-1" in lines and "-X CNI-HOSTPORT-DNAT" in lines
+
+
+def test_what_others_use_stays() -> None:
+    assert cni.portmap_removal(NETWORK, SAVED.replace("COMMIT", OTHERS + "COMMIT")) == ""
+    both = cni.portmap_removal(NETWORK, SAVED.replace("COMMIT", OURS + OTHERS + "COMMIT"))
+    ours = OURS.strip().replace("-A", "-D")
+    assert both.splitlines() == ["*nat", ours, "-F CNI-DN-1", "-X CNI-DN-1", "COMMIT"]
+    assert cni.portmap_removal(NETWORK, "") == ""
