@@ -1,1 +1,9 @@
-"""The API as Python classes, made from proto/ by `make gen`; never edited."""
+"""The API as Python classes: kcore_api.kcore.core.v1.pod_pb2, …. Generated, never edited."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+# Descriptors of all kinds, with options and comments: a FileDescriptorSet. Inside the package when
+# it is installed, beside it in a checkout.
+KINDS = _HERE / "kinds.binpb" if (_HERE / "kinds.binpb").exists() else _HERE.parent / "kinds.binpb"

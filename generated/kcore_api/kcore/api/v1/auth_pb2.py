@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/auth.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\".\n\x0eWhoAmIResponse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\"_\n\x0b\x43\x61nIRequest\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x13\n\x0bsubresource\x18\x05 \x01(\t\"/\n\x0c\x43\x61nIResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"(\n\x0bJoinRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\"8\n\x0cJoinResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x13\n\x0b\x61uthorities\x18\x02 \x01(\x0c\"\x82\x01\n\x12\x43reateTokenRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\taudiences\x18\x03 \x03(\t\x12\x1a\n\x12\x65xpiration_seconds\x18\x04 \x01(\x03\x12\x0b\n\x03pod\x18\x05 \x01(\t\x12\x0f\n\x07pod_uid\x18\x06 \x01(\t\"Q\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12+\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xae\x02\n\x0b\x41uthService\x12H\n\x06WhoAmI\x12\x1b.kcore.api.v1.WhoAmIRequest\x1a\x1c.kcore.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12\x42\n\x04\x43\x61nI\x12\x19.kcore.api.v1.CanIRequest\x1a\x1a.kcore.api.v1.CanIResponse\"\x03\x90\x02\x01\x12=\n\x04Join\x12\x19.kcore.api.v1.JoinRequest\x1a\x1a.kcore.api.v1.JoinResponse\x12R\n\x0b\x43reateToken\x12 .kcore.api.v1.CreateTokenRequest\x1a!.kcore.api.v1.CreateTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/auth.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"<\n\x0eWhoAmIResponse\x12\x12\n\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n\x06groups\x18\x02 \x03(\tR\x06groups\"\x89\x01\n\x0b\x43\x61nIRequest\x12\x12\n\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12 \n\x0bsubresource\x18\x05 \x01(\tR\x0bsubresource\"@\n\x0c\x43\x61nIResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"3\n\x0bJoinRequest\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n\x03\x63sr\x18\x02 \x01(\x0cR\x03\x63sr\"R\n\x0cJoinResponse\x12 \n\x0b\x63\x65rtificate\x18\x01 \x01(\x0cR\x0b\x63\x65rtificate\x12 \n\x0b\x61uthorities\x18\x02 \x01(\x0cR\x0b\x61uthorities\"\xbe\x01\n\x12\x43reateTokenRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\taudiences\x18\x03 \x03(\tR\taudiences\x12-\n\x12\x65xpiration_seconds\x18\x04 \x01(\x03R\x11\x65xpirationSeconds\x12\x10\n\x03pod\x18\x05 \x01(\tR\x03pod\x12\x17\n\x07pod_uid\x18\x06 \x01(\tR\x06podUid\"a\n\x13\x43reateTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x34\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65xpires2\xae\x02\n\x0b\x41uthService\x12H\n\x06WhoAmI\x12\x1b.kcore.api.v1.WhoAmIRequest\x1a\x1c.kcore.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12\x42\n\x04\x43\x61nI\x12\x19.kcore.api.v1.CanIRequest\x1a\x1a.kcore.api.v1.CanIResponse\"\x03\x90\x02\x01\x12=\n\x04Join\x12\x19.kcore.api.v1.JoinRequest\x1a\x1a.kcore.api.v1.JoinResponse\x12R\n\x0b\x43reateToken\x12 .kcore.api.v1.CreateTokenRequest\x1a!.kcore.api.v1.CreateTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WHOAMIREQUEST']._serialized_start=74
   _globals['_WHOAMIREQUEST']._serialized_end=89
   _globals['_WHOAMIRESPONSE']._serialized_start=91
-  _globals['_WHOAMIRESPONSE']._serialized_end=137
-  _globals['_CANIREQUEST']._serialized_start=139
-  _globals['_CANIREQUEST']._serialized_end=234
-  _globals['_CANIRESPONSE']._serialized_start=236
-  _globals['_CANIRESPONSE']._serialized_end=283
-  _globals['_JOINREQUEST']._serialized_start=285
-  _globals['_JOINREQUEST']._serialized_end=325
-  _globals['_JOINRESPONSE']._serialized_start=327
-  _globals['_JOINRESPONSE']._serialized_end=383
-  _globals['_CREATETOKENREQUEST']._serialized_start=386
-  _globals['_CREATETOKENREQUEST']._serialized_end=516
-  _globals['_CREATETOKENRESPONSE']._serialized_start=518
-  _globals['_CREATETOKENRESPONSE']._serialized_end=599
-  _globals['_AUTHSERVICE']._serialized_start=602
-  _globals['_AUTHSERVICE']._serialized_end=904
+  _globals['_WHOAMIRESPONSE']._serialized_end=151
+  _globals['_CANIREQUEST']._serialized_start=154
+  _globals['_CANIREQUEST']._serialized_end=291
+  _globals['_CANIRESPONSE']._serialized_start=293
+  _globals['_CANIRESPONSE']._serialized_end=357
+  _globals['_JOINREQUEST']._serialized_start=359
+  _globals['_JOINREQUEST']._serialized_end=410
+  _globals['_JOINRESPONSE']._serialized_start=412
+  _globals['_JOINRESPONSE']._serialized_end=494
+  _globals['_CREATETOKENREQUEST']._serialized_start=497
+  _globals['_CREATETOKENREQUEST']._serialized_end=687
+  _globals['_CREATETOKENRESPONSE']._serialized_start=689
+  _globals['_CREATETOKENRESPONSE']._serialized_end=786
+  _globals['_AUTHSERVICE']._serialized_start=789
+  _globals['_AUTHSERVICE']._serialized_end=1091
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kcore_api.kcore.api.v1 import pod_stream_pb2 as kcore_dot_api_dot_v1_dot_pod__stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/node.proto\x12\x0ckcore.api.v1\x1a\x1dkcore/api/v1/pod_stream.proto\"\x1b\n\x0bLinkRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"7\n\x0cLinkResponse\x12\'\n\x04open\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.OpenSession\"F\n\x0bOpenSession\x12\x0f\n\x07session\x18\x01 \x01(\t\x12&\n\x04open\x18\x02 \x01(\x0b\x32\x18.kcore.api.v1.StreamOpen\"\x99\x02\n\x0eSessionRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12*\n\x04logs\x18\x02 \x01(\x0b\x32\x1a.kcore.api.v1.LogsResponseH\x00\x12*\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x1a.kcore.api.v1.ExecResponseH\x00\x12.\n\x06\x61ttach\x18\x04 \x01(\x0b\x32\x1c.kcore.api.v1.AttachResponseH\x00\x12\x39\n\x0cport_forward\x18\x05 \x01(\x0b\x32!.kcore.api.v1.PortForwardResponseH\x00\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.kcore.api.v1.StreamErrorH\x00\x42\x07\n\x05\x66rame\"\xae\x01\n\x0fSessionResponse\x12)\n\x04\x65xec\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.ExecRequestH\x00\x12-\n\x06\x61ttach\x18\x02 \x01(\x0b\x32\x1b.kcore.api.v1.AttachRequestH\x00\x12\x38\n\x0cport_forward\x18\x03 \x01(\x0b\x32 .kcore.api.v1.PortForwardRequestH\x00\x42\x07\n\x05\x66rame\"8\n\rImagesRequest\x12\x0e\n\x04want\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x66rame\"9\n\x0eImagesResponse\x12\x0e\n\x04want\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x66rame2\xe5\x01\n\x0bNodeService\x12\x41\n\x04Link\x12\x19.kcore.api.v1.LinkRequest\x1a\x1a.kcore.api.v1.LinkResponse(\x01\x30\x01\x12J\n\x07Session\x12\x1c.kcore.api.v1.SessionRequest\x1a\x1d.kcore.api.v1.SessionResponse(\x01\x30\x01\x12G\n\x06Images\x12\x1b.kcore.api.v1.ImagesRequest\x1a\x1c.kcore.api.v1.ImagesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/node.proto\x12\x0ckcore.api.v1\x1a\x1dkcore/api/v1/pod_stream.proto\"!\n\x0bLinkRequest\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\"=\n\x0cLinkResponse\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.OpenSessionR\x04open\"U\n\x0bOpenSession\x12\x18\n\x07session\x18\x01 \x01(\tR\x07session\x12,\n\x04open\x18\x02 \x01(\x0b\x32\x18.kcore.api.v1.StreamOpenR\x04open\"\xca\x02\n\x0eSessionRequest\x12\x18\n\x07session\x18\x01 \x01(\tR\x07session\x12\x30\n\x04logs\x18\x02 \x01(\x0b\x32\x1a.kcore.api.v1.LogsResponseH\x00R\x04logs\x12\x30\n\x04\x65xec\x18\x03 \x01(\x0b\x32\x1a.kcore.api.v1.ExecResponseH\x00R\x04\x65xec\x12\x36\n\x06\x61ttach\x18\x04 \x01(\x0b\x32\x1c.kcore.api.v1.AttachResponseH\x00R\x06\x61ttach\x12\x46\n\x0cport_forward\x18\x05 \x01(\x0b\x32!.kcore.api.v1.PortForwardResponseH\x00R\x0bportForward\x12\x31\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x19.kcore.api.v1.StreamErrorH\x00R\x05\x65rrorB\x07\n\x05\x66rame\"\xc9\x01\n\x0fSessionResponse\x12/\n\x04\x65xec\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.ExecRequestH\x00R\x04\x65xec\x12\x35\n\x06\x61ttach\x18\x02 \x01(\x0b\x32\x1b.kcore.api.v1.AttachRequestH\x00R\x06\x61ttach\x12\x45\n\x0cport_forward\x18\x03 \x01(\x0b\x32 .kcore.api.v1.PortForwardRequestH\x00R\x0bportForwardB\x07\n\x05\x66rame\"D\n\rImagesRequest\x12\x14\n\x04want\x18\x01 \x01(\tH\x00R\x04want\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61taB\x07\n\x05\x66rame\"E\n\x0eImagesResponse\x12\x14\n\x04want\x18\x01 \x01(\tH\x00R\x04want\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61taB\x07\n\x05\x66rame2\xe5\x01\n\x0bNodeService\x12\x41\n\x04Link\x12\x19.kcore.api.v1.LinkRequest\x1a\x1a.kcore.api.v1.LinkResponse(\x01\x30\x01\x12J\n\x07Session\x12\x1c.kcore.api.v1.SessionRequest\x1a\x1d.kcore.api.v1.SessionResponse(\x01\x30\x01\x12G\n\x06Images\x12\x1b.kcore.api.v1.ImagesRequest\x1a\x1c.kcore.api.v1.ImagesResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kcore.api.v1.node_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LINKREQUEST']._serialized_start=72
-  _globals['_LINKREQUEST']._serialized_end=99
-  _globals['_LINKRESPONSE']._serialized_start=101
-  _globals['_LINKRESPONSE']._serialized_end=156
-  _globals['_OPENSESSION']._serialized_start=158
-  _globals['_OPENSESSION']._serialized_end=228
-  _globals['_SESSIONREQUEST']._serialized_start=231
-  _globals['_SESSIONREQUEST']._serialized_end=512
-  _globals['_SESSIONRESPONSE']._serialized_start=515
-  _globals['_SESSIONRESPONSE']._serialized_end=689
-  _globals['_IMAGESREQUEST']._serialized_start=691
-  _globals['_IMAGESREQUEST']._serialized_end=747
-  _globals['_IMAGESRESPONSE']._serialized_start=749
-  _globals['_IMAGESRESPONSE']._serialized_end=806
-  _globals['_NODESERVICE']._serialized_start=809
-  _globals['_NODESERVICE']._serialized_end=1038
+  _globals['_LINKREQUEST']._serialized_end=105
+  _globals['_LINKRESPONSE']._serialized_start=107
+  _globals['_LINKRESPONSE']._serialized_end=168
+  _globals['_OPENSESSION']._serialized_start=170
+  _globals['_OPENSESSION']._serialized_end=255
+  _globals['_SESSIONREQUEST']._serialized_start=258
+  _globals['_SESSIONREQUEST']._serialized_end=588
+  _globals['_SESSIONRESPONSE']._serialized_start=591
+  _globals['_SESSIONRESPONSE']._serialized_end=792
+  _globals['_IMAGESREQUEST']._serialized_start=794
+  _globals['_IMAGESREQUEST']._serialized_end=862
+  _globals['_IMAGESRESPONSE']._serialized_start=864
+  _globals['_IMAGESRESPONSE']._serialized_end=933
+  _globals['_NODESERVICE']._serialized_start=936
+  _globals['_NODESERVICE']._serialized_end=1165
 # @@protoc_insertion_point(module_scope)

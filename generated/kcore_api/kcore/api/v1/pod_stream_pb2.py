@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/api/v1/pod_stream.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"H\n\x06Target\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\"\xd2\x01\n\x0bLogsRequest\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.Target\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x10\n\x08previous\x18\x03 \x01(\x08\x12\x17\n\ntail_lines\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x0blimit_bytes\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_tail_linesB\x0e\n\x0c_limit_bytes\"4\n\x0cLogsResponse\x12$\n\x05lines\x18\x01 \x03(\x0b\x32\x15.kcore.api.v1.LogLine\"Q\n\x07LogLine\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06stderr\x18\x02 \x01(\x08\x12\x0c\n\x04text\x18\x03 \x01(\x0c\"-\n\x0cTerminalSize\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"]\n\x08\x45xecOpen\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.Target\x12\x0f\n\x07\x63ommand\x18\x02 \x03(\t\x12\r\n\x05stdin\x18\x03 \x01(\x08\x12\x0b\n\x03tty\x18\x04 \x01(\x08\"\x95\x01\n\x0b\x45xecRequest\x12&\n\x04open\x18\x01 \x01(\x0b\x32\x16.kcore.api.v1.ExecOpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0cstdin_closed\x18\x03 \x01(\x08H\x00\x12,\n\x06resize\x18\x04 \x01(\x0b\x32\x1a.kcore.api.v1.TerminalSizeH\x00\x42\x07\n\x05\x66rame\"P\n\x0c\x45xecResponse\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x07\n\x05\x66rame\"N\n\nAttachOpen\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.Target\x12\r\n\x05stdin\x18\x02 \x01(\x08\x12\x0b\n\x03tty\x18\x03 \x01(\x08\"\x99\x01\n\rAttachRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.kcore.api.v1.AttachOpenH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x16\n\x0cstdin_closed\x18\x03 \x01(\x08H\x00\x12,\n\x06resize\x18\x04 \x01(\x0b\x32\x1a.kcore.api.v1.TerminalSizeH\x00\x42\x07\n\x05\x66rame\"R\n\x0e\x41ttachResponse\x12\x10\n\x06stdout\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x02 \x01(\x0cH\x00\x12\x13\n\texit_code\x18\x03 \x01(\x05H\x00\x42\x07\n\x05\x66rame\"E\n\x0fPortForwardOpen\x12$\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.Target\x12\x0c\n\x04port\x18\x02 \x01(\x05\"n\n\x12PortForwardRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.kcore.api.v1.PortForwardOpenH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x63losed\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x66rame\"@\n\x13PortForwardResponse\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\x10\n\x06\x63losed\x18\x02 \x01(\x08H\x00\x42\x07\n\x05\x66rame\"\xca\x01\n\nStreamOpen\x12)\n\x04logs\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.LogsRequestH\x00\x12&\n\x04\x65xec\x18\x02 \x01(\x0b\x32\x16.kcore.api.v1.ExecOpenH\x00\x12*\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x18.kcore.api.v1.AttachOpenH\x00\x12\x35\n\x0cport_forward\x18\x04 \x01(\x0b\x32\x1d.kcore.api.v1.PortForwardOpenH\x00\x42\x06\n\x04open\"1\n\x0bStreamError\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status2\xbc\x02\n\x10PodStreamService\x12\x44\n\x04Logs\x12\x19.kcore.api.v1.LogsRequest\x1a\x1a.kcore.api.v1.LogsResponse\"\x03\x90\x02\x01\x30\x01\x12\x41\n\x04\x45xec\x12\x19.kcore.api.v1.ExecRequest\x1a\x1a.kcore.api.v1.ExecResponse(\x01\x30\x01\x12G\n\x06\x41ttach\x12\x1b.kcore.api.v1.AttachRequest\x1a\x1c.kcore.api.v1.AttachResponse(\x01\x30\x01\x12V\n\x0bPortForward\x12 .kcore.api.v1.PortForwardRequest\x1a!.kcore.api.v1.PortForwardResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/api/v1/pod_stream.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"h\n\x06Target\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n\x03pod\x18\x02 \x01(\tR\x03pod\x12\x1c\n\tcontainer\x18\x03 \x01(\tR\tcontainer\x12\x10\n\x03uid\x18\x04 \x01(\tR\x03uid\"\x8a\x02\n\x0bLogsRequest\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.TargetR\x06target\x12\x16\n\x06\x66ollow\x18\x02 \x01(\x08R\x06\x66ollow\x12\x1a\n\x08previous\x18\x03 \x01(\x08R\x08previous\x12\"\n\ntail_lines\x18\x04 \x01(\x03H\x00R\ttailLines\x88\x01\x01\x12\x30\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12$\n\x0blimit_bytes\x18\x06 \x01(\x03H\x01R\nlimitBytes\x88\x01\x01\x42\r\n\x0b_tail_linesB\x0e\n\x0c_limit_bytes\";\n\x0cLogsResponse\x12+\n\x05lines\x18\x01 \x03(\x0b\x32\x15.kcore.api.v1.LogLineR\x05lines\"e\n\x07LogLine\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x16\n\x06stderr\x18\x02 \x01(\x08R\x06stderr\x12\x12\n\x04text\x18\x03 \x01(\x0cR\x04text\"<\n\x0cTerminalSize\x12\x14\n\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n\x06height\x18\x02 \x01(\rR\x06height\"z\n\x08\x45xecOpen\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.TargetR\x06target\x12\x18\n\x07\x63ommand\x18\x02 \x03(\tR\x07\x63ommand\x12\x14\n\x05stdin\x18\x03 \x01(\x08R\x05stdin\x12\x10\n\x03tty\x18\x04 \x01(\x08R\x03tty\"\xb7\x01\n\x0b\x45xecRequest\x12,\n\x04open\x18\x01 \x01(\x0b\x32\x16.kcore.api.v1.ExecOpenH\x00R\x04open\x12\x16\n\x05stdin\x18\x02 \x01(\x0cH\x00R\x05stdin\x12#\n\x0cstdin_closed\x18\x03 \x01(\x08H\x00R\x0bstdinClosed\x12\x34\n\x06resize\x18\x04 \x01(\x0b\x32\x1a.kcore.api.v1.TerminalSizeH\x00R\x06resizeB\x07\n\x05\x66rame\"j\n\x0c\x45xecResponse\x12\x18\n\x06stdout\x18\x01 \x01(\x0cH\x00R\x06stdout\x12\x18\n\x06stderr\x18\x02 \x01(\x0cH\x00R\x06stderr\x12\x1d\n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCodeB\x07\n\x05\x66rame\"b\n\nAttachOpen\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.TargetR\x06target\x12\x14\n\x05stdin\x18\x02 \x01(\x08R\x05stdin\x12\x10\n\x03tty\x18\x03 \x01(\x08R\x03tty\"\xbb\x01\n\rAttachRequest\x12.\n\x04open\x18\x01 \x01(\x0b\x32\x18.kcore.api.v1.AttachOpenH\x00R\x04open\x12\x16\n\x05stdin\x18\x02 \x01(\x0cH\x00R\x05stdin\x12#\n\x0cstdin_closed\x18\x03 \x01(\x08H\x00R\x0bstdinClosed\x12\x34\n\x06resize\x18\x04 \x01(\x0b\x32\x1a.kcore.api.v1.TerminalSizeH\x00R\x06resizeB\x07\n\x05\x66rame\"l\n\x0e\x41ttachResponse\x12\x18\n\x06stdout\x18\x01 \x01(\x0cH\x00R\x06stdout\x12\x18\n\x06stderr\x18\x02 \x01(\x0cH\x00R\x06stderr\x12\x1d\n\texit_code\x18\x03 \x01(\x05H\x00R\x08\x65xitCodeB\x07\n\x05\x66rame\"S\n\x0fPortForwardOpen\x12,\n\x06target\x18\x01 \x01(\x0b\x32\x14.kcore.api.v1.TargetR\x06target\x12\x12\n\x04port\x18\x02 \x01(\x05R\x04port\"\x82\x01\n\x12PortForwardRequest\x12\x33\n\x04open\x18\x01 \x01(\x0b\x32\x1d.kcore.api.v1.PortForwardOpenH\x00R\x04open\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x18\n\x06\x63losed\x18\x03 \x01(\x08H\x00R\x06\x63losedB\x07\n\x05\x66rame\"N\n\x13PortForwardResponse\x12\x14\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00R\x04\x64\x61ta\x12\x18\n\x06\x63losed\x18\x02 \x01(\x08H\x00R\x06\x63losedB\x07\n\x05\x66rame\"\xeb\x01\n\nStreamOpen\x12/\n\x04logs\x18\x01 \x01(\x0b\x32\x19.kcore.api.v1.LogsRequestH\x00R\x04logs\x12,\n\x04\x65xec\x18\x02 \x01(\x0b\x32\x16.kcore.api.v1.ExecOpenH\x00R\x04\x65xec\x12\x32\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x18.kcore.api.v1.AttachOpenH\x00R\x06\x61ttach\x12\x42\n\x0cport_forward\x18\x04 \x01(\x0b\x32\x1d.kcore.api.v1.PortForwardOpenH\x00R\x0bportForwardB\x06\n\x04open\"9\n\x0bStreamError\x12*\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.StatusR\x06status2\xbc\x02\n\x10PodStreamService\x12\x44\n\x04Logs\x12\x19.kcore.api.v1.LogsRequest\x1a\x1a.kcore.api.v1.LogsResponse\"\x03\x90\x02\x01\x30\x01\x12\x41\n\x04\x45xec\x12\x19.kcore.api.v1.ExecRequest\x1a\x1a.kcore.api.v1.ExecResponse(\x01\x30\x01\x12G\n\x06\x41ttach\x12\x1b.kcore.api.v1.AttachRequest\x1a\x1c.kcore.api.v1.AttachResponse(\x01\x30\x01\x12V\n\x0bPortForward\x12 .kcore.api.v1.PortForwardRequest\x1a!.kcore.api.v1.PortForwardResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,37 +36,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PODSTREAMSERVICE'].methods_by_name['Logs']._loaded_options = None
   _globals['_PODSTREAMSERVICE'].methods_by_name['Logs']._serialized_options = b'\220\002\001'
   _globals['_TARGET']._serialized_start=105
-  _globals['_TARGET']._serialized_end=177
-  _globals['_LOGSREQUEST']._serialized_start=180
-  _globals['_LOGSREQUEST']._serialized_end=390
-  _globals['_LOGSRESPONSE']._serialized_start=392
-  _globals['_LOGSRESPONSE']._serialized_end=444
-  _globals['_LOGLINE']._serialized_start=446
-  _globals['_LOGLINE']._serialized_end=527
-  _globals['_TERMINALSIZE']._serialized_start=529
-  _globals['_TERMINALSIZE']._serialized_end=574
-  _globals['_EXECOPEN']._serialized_start=576
-  _globals['_EXECOPEN']._serialized_end=669
-  _globals['_EXECREQUEST']._serialized_start=672
-  _globals['_EXECREQUEST']._serialized_end=821
-  _globals['_EXECRESPONSE']._serialized_start=823
-  _globals['_EXECRESPONSE']._serialized_end=903
-  _globals['_ATTACHOPEN']._serialized_start=905
-  _globals['_ATTACHOPEN']._serialized_end=983
-  _globals['_ATTACHREQUEST']._serialized_start=986
-  _globals['_ATTACHREQUEST']._serialized_end=1139
-  _globals['_ATTACHRESPONSE']._serialized_start=1141
-  _globals['_ATTACHRESPONSE']._serialized_end=1223
-  _globals['_PORTFORWARDOPEN']._serialized_start=1225
-  _globals['_PORTFORWARDOPEN']._serialized_end=1294
-  _globals['_PORTFORWARDREQUEST']._serialized_start=1296
-  _globals['_PORTFORWARDREQUEST']._serialized_end=1406
-  _globals['_PORTFORWARDRESPONSE']._serialized_start=1408
-  _globals['_PORTFORWARDRESPONSE']._serialized_end=1472
-  _globals['_STREAMOPEN']._serialized_start=1475
-  _globals['_STREAMOPEN']._serialized_end=1677
-  _globals['_STREAMERROR']._serialized_start=1679
-  _globals['_STREAMERROR']._serialized_end=1728
-  _globals['_PODSTREAMSERVICE']._serialized_start=1731
-  _globals['_PODSTREAMSERVICE']._serialized_end=2047
+  _globals['_TARGET']._serialized_end=209
+  _globals['_LOGSREQUEST']._serialized_start=212
+  _globals['_LOGSREQUEST']._serialized_end=478
+  _globals['_LOGSRESPONSE']._serialized_start=480
+  _globals['_LOGSRESPONSE']._serialized_end=539
+  _globals['_LOGLINE']._serialized_start=541
+  _globals['_LOGLINE']._serialized_end=642
+  _globals['_TERMINALSIZE']._serialized_start=644
+  _globals['_TERMINALSIZE']._serialized_end=704
+  _globals['_EXECOPEN']._serialized_start=706
+  _globals['_EXECOPEN']._serialized_end=828
+  _globals['_EXECREQUEST']._serialized_start=831
+  _globals['_EXECREQUEST']._serialized_end=1014
+  _globals['_EXECRESPONSE']._serialized_start=1016
+  _globals['_EXECRESPONSE']._serialized_end=1122
+  _globals['_ATTACHOPEN']._serialized_start=1124
+  _globals['_ATTACHOPEN']._serialized_end=1222
+  _globals['_ATTACHREQUEST']._serialized_start=1225
+  _globals['_ATTACHREQUEST']._serialized_end=1412
+  _globals['_ATTACHRESPONSE']._serialized_start=1414
+  _globals['_ATTACHRESPONSE']._serialized_end=1522
+  _globals['_PORTFORWARDOPEN']._serialized_start=1524
+  _globals['_PORTFORWARDOPEN']._serialized_end=1607
+  _globals['_PORTFORWARDREQUEST']._serialized_start=1610
+  _globals['_PORTFORWARDREQUEST']._serialized_end=1740
+  _globals['_PORTFORWARDRESPONSE']._serialized_start=1742
+  _globals['_PORTFORWARDRESPONSE']._serialized_end=1820
+  _globals['_STREAMOPEN']._serialized_start=1823
+  _globals['_STREAMOPEN']._serialized_end=2058
+  _globals['_STREAMERROR']._serialized_start=2060
+  _globals['_STREAMERROR']._serialized_end=2117
+  _globals['_PODSTREAMSERVICE']._serialized_start=2120
+  _globals['_PODSTREAMSERVICE']._serialized_end=2436
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kcore/coordination/v1/lease.proto\x12\x15kcore.coordination.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xab\x01\n\x05Lease\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12.\n\x04spec\x18\x02 \x01(\x0b\x32 .kcore.coordination.v1.LeaseSpec:E\xaa\xbb\x18\x41\n\x06leases\x12\x05leaseB#\n\x06HOLDER\x12\x19self.spec.holder_identityJ\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"\xa1\x02\n\tLeaseSpec\x12\x1c\n\x0fholder_identity\x18\x01 \x01(\tH\x00\x88\x01\x01\x12+\n\x16lease_duration_seconds\x18\x02 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x01H\x01\x88\x01\x01\x12.\n\x0c\x61\x63quire_time\x18\x03 \x01(\x0b\x32\x18.kcore.meta.v1.MicroTime\x12,\n\nrenew_time\x18\x04 \x01(\x0b\x32\x18.kcore.meta.v1.MicroTime\x12&\n\x11lease_transitions\x18\x05 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x00H\x02\x88\x01\x01\x42\x12\n\x10_holder_identityB\x19\n\x17_lease_duration_secondsB\x14\n\x12_lease_transitionsB\x17\xa2\xbb\x18\x13\x63oordination.k8s.iob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kcore/coordination/v1/lease.proto\x12\x15kcore.coordination.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xbb\x01\n\x05Lease\x12\x35\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMetaR\x08metadata\x12\x34\n\x04spec\x18\x02 \x01(\x0b\x32 .kcore.coordination.v1.LeaseSpecR\x04spec:E\xaa\xbb\x18\x41\n\x06leases\x12\x05leaseB#\n\x06HOLDER\x12\x19self.spec.holder_identityJ\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"\xf1\x02\n\tLeaseSpec\x12,\n\x0fholder_identity\x18\x01 \x01(\tH\x00R\x0eholderIdentity\x88\x01\x01\x12\x41\n\x16lease_duration_seconds\x18\x02 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x01H\x01R\x14leaseDurationSeconds\x88\x01\x01\x12;\n\x0c\x61\x63quire_time\x18\x03 \x01(\x0b\x32\x18.kcore.meta.v1.MicroTimeR\x0b\x61\x63quireTime\x12\x37\n\nrenew_time\x18\x04 \x01(\x0b\x32\x18.kcore.meta.v1.MicroTimeR\trenewTime\x12\x38\n\x11lease_transitions\x18\x05 \x01(\x05\x42\x06\xba\xbb\x18\x02 \x00H\x02R\x10leaseTransitions\x88\x01\x01\x42\x12\n\x10_holder_identityB\x19\n\x17_lease_duration_secondsB\x14\n\x12_lease_transitionsB\x17\xa2\xbb\x18\x13\x63oordination.k8s.iob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,7 +41,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASESPEC'].fields_by_name['lease_transitions']._loaded_options = None
   _globals['_LEASESPEC'].fields_by_name['lease_transitions']._serialized_options = b'\272\273\030\002 \000'
   _globals['_LEASE']._serialized_start=116
-  _globals['_LEASE']._serialized_end=287
-  _globals['_LEASESPEC']._serialized_start=290
-  _globals['_LEASESPEC']._serialized_end=579
+  _globals['_LEASE']._serialized_end=303
+  _globals['_LEASESPEC']._serialized_start=306
+  _globals['_LEASESPEC']._serialized_end=675
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekcore/core/v1/config_map.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xeb\x04\n\tConfigMap\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12\x16\n\timmutable\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x42\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\".kcore.core.v1.ConfigMap.DataEntryB\x10\xba\xbb\x18\x0c\x1a\nconfig-key\x12O\n\x0b\x62inary_data\x18\x03 \x03(\x0b\x32(.kcore.core.v1.ConfigMap.BinaryDataEntryB\x10\xba\xbb\x18\x0c\x1a\nconfig-key\x1a+\n\tDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0f\x42inaryDataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01:\x95\x02\xaa\xbb\x18\x90\x02\n\nconfigmaps\x12\tconfigmap\x1a\x02\x63mB:\n\x04\x44\x41TA\x12\x32string(self.data.size() + self.binary_data.size())ZT\n*self.binary_data.all(k, !(k in self.data))\x12\x1ano key may be in data, too\"\nbinaryDatab\x1c\n\x04\x64\x61ta\x1a\x12old_self.immutable \x01\x62\"\n\nbinaryData\x1a\x12old_self.immutable \x01\x62\x1f\n\timmutable\x1a\x12old_self.immutableB\x0c\n\n_immutableB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ekcore/core/v1/config_map.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xaa\x05\n\tConfigMap\x12\x35\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMetaR\x08metadata\x12!\n\timmutable\x18\x04 \x01(\x08H\x00R\timmutable\x88\x01\x01\x12H\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\".kcore.core.v1.ConfigMap.DataEntryB\x10\xba\xbb\x18\x0c\x1a\nconfig-keyR\x04\x64\x61ta\x12[\n\x0b\x62inary_data\x18\x03 \x03(\x0b\x32(.kcore.core.v1.ConfigMap.BinaryDataEntryB\x10\xba\xbb\x18\x0c\x1a\nconfig-keyR\nbinaryData\x1a\x37\n\tDataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a=\n\x0f\x42inaryDataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value:\x02\x38\x01:\x95\x02\xaa\xbb\x18\x90\x02\n\nconfigmaps\x12\tconfigmap\x1a\x02\x63mB:\n\x04\x44\x41TA\x12\x32string(self.data.size() + self.binary_data.size())ZT\n*self.binary_data.all(k, !(k in self.data))\x12\x1ano key may be in data, too\"\nbinaryDatab\x1c\n\x04\x64\x61ta\x1a\x12old_self.immutable \x01\x62\"\n\nbinaryData\x1a\x12old_self.immutable \x01\x62\x1f\n\timmutable\x1a\x12old_self.immutableB\x0c\n\n_immutableB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONFIGMAP']._loaded_options = None
   _globals['_CONFIGMAP']._serialized_options = b'\252\273\030\220\002\n\nconfigmaps\022\tconfigmap\032\002cmB:\n\004DATA\0222string(self.data.size() + self.binary_data.size())ZT\n*self.binary_data.all(k, !(k in self.data))\022\032no key may be in data, too\"\nbinaryDatab\034\n\004data\032\022old_self.immutable \001b\"\n\nbinaryData\032\022old_self.immutable \001b\037\n\timmutable\032\022old_self.immutable'
   _globals['_CONFIGMAP']._serialized_start=105
-  _globals['_CONFIGMAP']._serialized_end=724
-  _globals['_CONFIGMAP_DATAENTRY']._serialized_start=336
-  _globals['_CONFIGMAP_DATAENTRY']._serialized_end=379
-  _globals['_CONFIGMAP_BINARYDATAENTRY']._serialized_start=381
-  _globals['_CONFIGMAP_BINARYDATAENTRY']._serialized_end=430
+  _globals['_CONFIGMAP']._serialized_end=787
+  _globals['_CONFIGMAP_DATAENTRY']._serialized_start=375
+  _globals['_CONFIGMAP_DATAENTRY']._serialized_end=430
+  _globals['_CONFIGMAP_BINARYDATAENTRY']._serialized_start=432
+  _globals['_CONFIGMAP_BINARYDATAENTRY']._serialized_end=493
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/core/v1/namespace.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xd7\x03\n\tNamespace\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.kcore.core.v1.NamespaceSpec\x12\x64\n\x06status\x18\x03 \x01(\x0b\x32\x1e.kcore.core.v1.NamespaceStatusB4\xba\xbb\x18\x30\x12.kcore.core.v1.NamespaceStatus{phase: \'Active\'}:\x8a\x02\xaa\xbb\x18\x85\x02\n\nnamespaces\x12\tnamespace\x1a\x02ns(\x01:\tdns-labelBS\n\x06STATUS\x12Ihas(self.metadata.deletion_timestamp) ? \'Terminating\' : self.status.phaseZx\nB!(self.metadata.name in [\'default\', \'kube-system\', \'kube-public\'])\x12!this namespace may not be deleted\"\rmetadata.name(\x01j\x0cstatus.phase\"+\n\rNamespaceSpec\x12\x1a\n\nfinalizers\x18\x01 \x03(\tB\x06\xba\xbb\x18\x02H\x01\"\x8d\x01\n\x0fNamespaceStatus\x12-\n\x05phase\x18\x01 \x01(\tB\x19\xba\xbb\x18\x15\x32\x06\x41\x63tive2\x0bTerminatingH\x00\x88\x01\x01\x12\x41\n\nconditions\x18\x02 \x03(\x0b\x32!.kcore.core.v1.NamespaceConditionB\n\xba\xbb\x18\x06:\x04typeB\x08\n\x06_phase\"\xd5\x01\n\x12NamespaceCondition\x12\x19\n\x04type\x18\x01 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x00\x88\x01\x01\x12\x1b\n\x06status\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\x31\n\x14last_transition_time\x18\x04 \x01(\x0b\x32\x13.kcore.meta.v1.Time\x12\x13\n\x06reason\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07message\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonB\n\n\x08_messageB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/core/v1/namespace.proto\x12\rkcore.core.v1\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xef\x03\n\tNamespace\x12\x35\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMetaR\x08metadata\x12\x30\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.kcore.core.v1.NamespaceSpecR\x04spec\x12l\n\x06status\x18\x03 \x01(\x0b\x32\x1e.kcore.core.v1.NamespaceStatusB4\xba\xbb\x18\x30\x12.kcore.core.v1.NamespaceStatus{phase: \'Active\'}R\x06status:\x8a\x02\xaa\xbb\x18\x85\x02\n\nnamespaces\x12\tnamespace\x1a\x02ns(\x01:\tdns-labelBS\n\x06STATUS\x12Ihas(self.metadata.deletion_timestamp) ? \'Terminating\' : self.status.phaseZx\nB!(self.metadata.name in [\'default\', \'kube-system\', \'kube-public\'])\x12!this namespace may not be deleted\"\rmetadata.name(\x01j\x0cstatus.phase\"7\n\rNamespaceSpec\x12&\n\nfinalizers\x18\x01 \x03(\tB\x06\xba\xbb\x18\x02H\x01R\nfinalizers\"\xa0\x01\n\x0fNamespaceStatus\x12\x34\n\x05phase\x18\x01 \x01(\tB\x19\xba\xbb\x18\x15\x32\x06\x41\x63tive2\x0bTerminatingH\x00R\x05phase\x88\x01\x01\x12M\n\nconditions\x18\x02 \x03(\x0b\x32!.kcore.core.v1.NamespaceConditionB\n\xba\xbb\x18\x06:\x04typeR\nconditionsB\x08\n\x06_phase\"\x88\x02\n\x12NamespaceCondition\x12\x1f\n\x04type\x18\x01 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x00R\x04type\x88\x01\x01\x12#\n\x06status\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01R\x06status\x88\x01\x01\x12\x45\n\x14last_transition_time\x18\x04 \x01(\x0b\x32\x13.kcore.meta.v1.TimeR\x12lastTransitionTime\x12\x1b\n\x06reason\x18\x05 \x01(\tH\x02R\x06reason\x88\x01\x01\x12\x1d\n\x07message\x18\x06 \x01(\tH\x03R\x07message\x88\x01\x01\x42\x07\n\x05_typeB\t\n\x07_statusB\t\n\x07_reasonB\n\n\x08_messageB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,11 +49,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMESPACECONDITION'].fields_by_name['status']._loaded_options = None
   _globals['_NAMESPACECONDITION'].fields_by_name['status']._serialized_options = b'\272\273\030\002\010\001'
   _globals['_NAMESPACE']._serialized_start=104
-  _globals['_NAMESPACE']._serialized_end=575
-  _globals['_NAMESPACESPEC']._serialized_start=577
-  _globals['_NAMESPACESPEC']._serialized_end=620
-  _globals['_NAMESPACESTATUS']._serialized_start=623
-  _globals['_NAMESPACESTATUS']._serialized_end=764
-  _globals['_NAMESPACECONDITION']._serialized_start=767
-  _globals['_NAMESPACECONDITION']._serialized_end=980
+  _globals['_NAMESPACE']._serialized_end=599
+  _globals['_NAMESPACESPEC']._serialized_start=601
+  _globals['_NAMESPACESPEC']._serialized_end=656
+  _globals['_NAMESPACESTATUS']._serialized_start=659
+  _globals['_NAMESPACESTATUS']._serialized_end=819
+  _globals['_NAMESPACECONDITION']._serialized_start=822
+  _globals['_NAMESPACECONDITION']._serialized_end=1086
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/core/v1/reference.proto\x12\rkcore.core.v1\x1a\x1bkcore/meta/v1/options.proto\"\x8f\x02\n\x0fObjectReference\x12\x11\n\x04kind\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tnamespace\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04name\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x10\n\x03uid\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0b\x61pi_version\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1d\n\x10resource_version\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x17\n\nfield_path\x18\x07 \x01(\tH\x06\x88\x01\x01\x42\x07\n\x05_kindB\x0c\n\n_namespaceB\x07\n\x05_nameB\x06\n\x04_uidB\x0e\n\x0c_api_versionB\x13\n\x11_resource_versionB\r\n\x0b_field_path\"2\n\x14LocalObjectReference\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_name\"\x89\x01\n\x19TypedLocalObjectReference\x12\x16\n\tapi_group\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x04kind\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x02\x88\x01\x01\x42\x0c\n\n_api_groupB\x07\n\x05_kindB\x07\n\x05_name\"\xaa\x01\n\x14TypedObjectReference\x12\x16\n\tapi_group\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x04kind\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01\x88\x01\x01\x12\x19\n\x04name\x18\x03 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x02\x88\x01\x01\x12\x16\n\tnamespace\x18\x04 \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_api_groupB\x07\n\x05_kindB\x07\n\x05_nameB\x0c\n\n_namespaceB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dkcore/core/v1/reference.proto\x12\rkcore.core.v1\x1a\x1bkcore/meta/v1/options.proto\"\xd3\x02\n\x0fObjectReference\x12\x17\n\x04kind\x18\x01 \x01(\tH\x00R\x04kind\x88\x01\x01\x12!\n\tnamespace\x18\x02 \x01(\tH\x01R\tnamespace\x88\x01\x01\x12\x17\n\x04name\x18\x03 \x01(\tH\x02R\x04name\x88\x01\x01\x12\x15\n\x03uid\x18\x04 \x01(\tH\x03R\x03uid\x88\x01\x01\x12$\n\x0b\x61pi_version\x18\x05 \x01(\tH\x04R\napiVersion\x88\x01\x01\x12.\n\x10resource_version\x18\x06 \x01(\tH\x05R\x0fresourceVersion\x88\x01\x01\x12\"\n\nfield_path\x18\x07 \x01(\tH\x06R\tfieldPath\x88\x01\x01\x42\x07\n\x05_kindB\x0c\n\n_namespaceB\x07\n\x05_nameB\x06\n\x04_uidB\x0e\n\x0c_api_versionB\x13\n\x11_resource_versionB\r\n\x0b_field_path\"8\n\x14LocalObjectReference\x12\x17\n\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x42\x07\n\x05_name\"\x9f\x01\n\x19TypedLocalObjectReference\x12 \n\tapi_group\x18\x01 \x01(\tH\x00R\x08\x61piGroup\x88\x01\x01\x12\x1f\n\x04kind\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01R\x04kind\x88\x01\x01\x12\x1f\n\x04name\x18\x03 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x02R\x04name\x88\x01\x01\x42\x0c\n\n_api_groupB\x07\n\x05_kindB\x07\n\x05_name\"\xcb\x01\n\x14TypedObjectReference\x12 \n\tapi_group\x18\x01 \x01(\tH\x00R\x08\x61piGroup\x88\x01\x01\x12\x1f\n\x04kind\x18\x02 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x01R\x04kind\x88\x01\x01\x12\x1f\n\x04name\x18\x03 \x01(\tB\x06\xba\xbb\x18\x02\x08\x01H\x02R\x04name\x88\x01\x01\x12!\n\tnamespace\x18\x04 \x01(\tH\x03R\tnamespace\x88\x01\x01\x42\x0c\n\n_api_groupB\x07\n\x05_kindB\x07\n\x05_nameB\x0c\n\n_namespaceB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TYPEDOBJECTREFERENCE'].fields_by_name['name']._loaded_options = None
   _globals['_TYPEDOBJECTREFERENCE'].fields_by_name['name']._serialized_options = b'\272\273\030\002\010\001'
   _globals['_OBJECTREFERENCE']._serialized_start=78
-  _globals['_OBJECTREFERENCE']._serialized_end=349
-  _globals['_LOCALOBJECTREFERENCE']._serialized_start=351
-  _globals['_LOCALOBJECTREFERENCE']._serialized_end=401
-  _globals['_TYPEDLOCALOBJECTREFERENCE']._serialized_start=404
-  _globals['_TYPEDLOCALOBJECTREFERENCE']._serialized_end=541
-  _globals['_TYPEDOBJECTREFERENCE']._serialized_start=544
-  _globals['_TYPEDOBJECTREFERENCE']._serialized_end=714
+  _globals['_OBJECTREFERENCE']._serialized_end=417
+  _globals['_LOCALOBJECTREFERENCE']._serialized_start=419
+  _globals['_LOCALOBJECTREFERENCE']._serialized_end=475
+  _globals['_TYPEDLOCALOBJECTREFERENCE']._serialized_start=478
+  _globals['_TYPEDLOCALOBJECTREFERENCE']._serialized_end=637
+  _globals['_TYPEDOBJECTREFERENCE']._serialized_start=640
+  _globals['_TYPEDOBJECTREFERENCE']._serialized_end=843
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__
 from kcore_api.kcore.meta.v1 import options_pb2 as kcore_dot_meta_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#kcore/core/v1/service_account.proto\x12\rkcore.core.v1\x1a\x1dkcore/core/v1/reference.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xec\x02\n\x0eServiceAccount\x12+\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMeta\x12;\n\x07secrets\x18\x02 \x03(\x0b\x32\x1e.kcore.core.v1.ObjectReferenceB\n\xba\xbb\x18\x06:\x04name\x12K\n\x12image_pull_secrets\x18\x03 \x03(\x0b\x32#.kcore.core.v1.LocalObjectReferenceB\n\xba\xbb\x18\x06:\x04name\x12,\n\x1f\x61utomount_service_account_token\x18\x04 \x01(\x08H\x00\x88\x01\x01:Q\xaa\xbb\x18M\n\x0fserviceaccounts\x12\x0eserviceaccount\x1a\x02saB&\n\x07SECRETS\x12\x1bstring(self.secrets.size())B\"\n _automount_service_account_tokenB\x04\xa2\xbb\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#kcore/core/v1/service_account.proto\x12\rkcore.core.v1\x1a\x1dkcore/core/v1/reference.proto\x1a\x18kcore/meta/v1/meta.proto\x1a\x1bkcore/meta/v1/options.proto\"\xaf\x03\n\x0eServiceAccount\x12\x35\n\x08metadata\x18\x01 \x01(\x0b\x32\x19.kcore.meta.v1.ObjectMetaR\x08metadata\x12\x44\n\x07secrets\x18\x02 \x03(\x0b\x32\x1e.kcore.core.v1.ObjectReferenceB\n\xba\xbb\x18\x06:\x04nameR\x07secrets\x12]\n\x12image_pull_secrets\x18\x03 \x03(\x0b\x32#.kcore.core.v1.LocalObjectReferenceB\n\xba\xbb\x18\x06:\x04nameR\x10imagePullSecrets\x12J\n\x1f\x61utomount_service_account_token\x18\x04 \x01(\x08H\x00R\x1c\x61utomountServiceAccountToken\x88\x01\x01:Q\xaa\xbb\x18M\n\x0fserviceaccounts\x12\x0eserviceaccount\x1a\x02saB&\n\x07SECRETS\x12\x1bstring(self.secrets.size())B\"\n _automount_service_account_tokenB\x04\xa2\xbb\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVICEACCOUNT']._loaded_options = None
   _globals['_SERVICEACCOUNT']._serialized_options = b'\252\273\030M\n\017serviceaccounts\022\016serviceaccount\032\002saB&\n\007SECRETS\022\033string(self.secrets.size())'
   _globals['_SERVICEACCOUNT']._serialized_start=141
-  _globals['_SERVICEACCOUNT']._serialized_end=505
+  _globals['_SERVICEACCOUNT']._serialized_end=572
 # @@protoc_insertion_point(module_scope)
