@@ -7,15 +7,14 @@ is dialled, when first asked for, as kubeconfig says.
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, TextIO
-
-from kcore_api.kcore.api.v1 import pod_stream_pb2
 
 from kcore.chance import Chance
 from kcore.client import kinds, kubeconfig
 from kcore.client.kinds import Catalogue
+from kcore.client.streams import PodStreams
 from kcore.clock import Clock, SystemClock
 from kcore.wire.api import Api
 
@@ -33,22 +32,6 @@ class Exit(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-
-
-class Streams(Protocol):
-    """Bytes to and from containers: kcore/api/v1/pod_stream.proto as methods."""
-
-    def logs(
-        self, request: pod_stream_pb2.LogsRequest
-    ) -> AsyncIterator[pod_stream_pb2.LogsResponse]:
-        """A log."""
-        ...
-
-    def exec(
-        self, requests: AsyncIterator[pod_stream_pb2.ExecRequest]
-    ) -> AsyncIterator[pod_stream_pb2.ExecResponse]:
-        """A command in a container."""
-        ...
 
 
 class Closing(Protocol):
@@ -71,7 +54,7 @@ class Session:
     chance: Chance = field(default_factory=Chance)
     # Given by tests and simulations; else dialled.
     given_api: Api | None = None
-    given_streams: Streams | None = None
+    given_streams: PodStreams | None = None
     # Of the global options.
     config_path: str = ""
     context: str = ""
@@ -103,7 +86,7 @@ class Session:
         """The server."""
         return self.given_api if self.given_api is not None else await self._dial()
 
-    async def streams(self) -> Streams:
+    async def streams(self) -> PodStreams:
         """The server's streams to containers."""
         return self.given_streams if self.given_streams is not None else await self._dial()
 
@@ -146,5 +129,5 @@ class Session:
         return self._dialled
 
 
-class Dialled(Api, Streams, Closing, Protocol):
+class Dialled(Api, PodStreams, Closing, Protocol):
     """A connection to a server."""

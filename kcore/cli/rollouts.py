@@ -1,0 +1,104 @@
+"""How far an object is: rolled out, ready, failed. Judged by its kind's shape, not by its name.
+
+An object with `spec.template` and `status.updatedReplicas` rolls out, as Deployments do; one with
+`spec.template` and `status.replicas` keeps a number of pods; others are ready by their condition
+`Ready` or by their phase. Pure functions of plain objects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor
+
+from kcore.client.kinds import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`done` and `failed` are final; else `said` tells what is still to come."""
+
+    done: bool
+    said: str
+    failed: bool = False
+
+
+def has(kind: Kind, path: str) -> bool:
+    """Whether the kind has such a field, in proto names: "spec.template"."""
+    descriptor: Descriptor | None = kind.descriptor
+    for name in path.split("."):
+        field = descriptor.fields_by_name.get(name) if descriptor is not None else None
+        if field is None:
+            return False
+        descriptor = field.message_type
+    return True
+
+
+def rolls_out(kind: Kind) -> bool:
+    """Whether a new template replaces pods step by step."""
+    return has(kind, "spec.template.spec") and has(kind, "status.updated_replicas")
+
+
+def state(kind: Kind, plain: Mapping[str, Any]) -> State:
+    """How far the object is."""
+    if has(kind, "spec.template.spec") and has(kind, "status.replicas"):
+        return _replicas(kind, plain)
+    status = plain.get("status") or {}
+    ready = _condition(status, "Ready")
+    phase = str(status.get("phase") or "")
+    name = _name(kind, plain)
+    if phase == "Failed":
+        reason = status.get("reason") or status.get("message") or "it has failed"
+        return State(False, f"{name} has failed: {reason}", failed=True)
+    if phase == "Succeeded":
+        return State(True, f"{name} has succeeded")
+    if ready is not None:
+        if ready.get("status") == "True":
+            return State(True, f"{name} is ready")
+        return State(False, f"{name} is not ready{_why(ready)}")
+    if has(kind, "status.phase") and phase in ("", "Pending"):
+        return State(False, f"{name} is pending")
+    return State(True, f"{name} is there")
+
+
+def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
+    spec, status = plain.get("spec") or {}, plain.get("status") or {}
+    name = _name(kind, plain)
+    generation = plain.get("metadata", {}).get("generation", 0)
+    if status.get("observedGeneration", 0) < generation:
+        return State(False, f"{name}: waiting for the spec to be observed")
+    wanted = spec.get("replicas", 1)
+    have = status.get("replicas", 0)
+    available = status.get("availableReplicas", 0)
+    progressing = _condition(status, "Progressing")
+    if progressing is not None and progressing.get("reason") == "ProgressDeadlineExceeded":
+        return State(False, f"{name} exceeded its progress deadline", failed=True)
+    if has(kind, "status.updated_replicas"):
+        updated = status.get("updatedReplicas", 0)
+        if updated < wanted:
+            return State(False, f"{name}: {updated} out of {wanted} new replicas have been updated")
+        if have > updated:
+            return State(False, f"{name}: {have - updated} old replicas are pending termination")
+        if available < updated:
+            return State(False, f"{name}: {available} of {updated} updated replicas are available")
+        return State(True, f"{name} successfully rolled out")
+    if have != wanted or available < wanted:
+        return State(False, f"{name}: {available} of {wanted} replicas are available")
+    return State(True, f"{name} is ready")
+
+
+def _name(kind: Kind, plain: Mapping[str, Any]) -> str:
+    return f'{kind.singular_resource} "{plain.get("metadata", {}).get("name", "")}"'
+
+
+def _condition(status: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == name:
+            found: Mapping[str, Any] = condition
+            return found
+    return None
+
+
+def _why(condition: Mapping[str, Any]) -> str:
+    said = condition.get("message") or condition.get("reason")
+    return f": {said}" if said else ""

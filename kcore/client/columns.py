@@ -1,0 +1,109 @@
+"""The columns of a kind's table: CEL expressions of its options, evaluated on objects.
+
+The one file of the client that knows CEL. Expressions see the object as `self`, in proto names, and
+the time as `now`; each is compiled when it is first needed. What can't be evaluated (an index past
+a list's end) shows as nothing, like what is absent.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from cel_expr_python import cel
+from google.protobuf.message import Message
+
+from kcore.client import age
+from kcore.client.kinds import Kind
+
+NONE: Final = "<none>"
+
+
+class Columns:
+    """The columns of one kind. Compiled once, used for each row."""
+
+    def __init__(self, kind: Kind, *, wide: bool = False) -> None:
+        """`wide`: those of `-o wide`, too."""
+        self._shown = [c for c in kind.options.columns if wide or not c.wide]
+        self.headers = ["NAME", *(c.name for c in self._shown), "AGE"]
+        # AGE comes last, but for what is only shown wide.
+        wide_count = sum(1 for c in self._shown if c.wide)
+        self._age_at = len(self._shown) - wide_count
+        self.headers = [
+            "NAME",
+            *(c.name for c in self._shown if not c.wide),
+            "AGE",
+            *(c.name for c in self._shown if c.wide),
+        ]
+        self._shown.sort(key=lambda c: c.wide)
+        self._compiled: list[Any] = []
+        if self._shown:
+            self._env = cel.NewEnv(
+                descriptor_pool=kind.descriptor.file.pool,
+                variables={"self": cel.Type(kind.full_name), "now": cel.Type.TIMESTAMP},
+            )
+            self._compiled = [self._env.compile(c.value) for c in self._shown]
+
+    def row(self, message: Message, now: float) -> list[str]:
+        """The cells of one object, beginning with its name."""
+        metadata: Any = getattr(message, "metadata", None)
+        cells = []
+        if self._compiled:
+            moment = datetime.fromtimestamp(now, UTC)
+            activation = self._env.Activation({"self": message, "now": moment})
+            for column, expression in zip(self._shown, self._compiled, strict=True):
+                value = _evaluated(expression, activation)
+                cells.append(_aged(value, now) if column.format == "age" else _text(value))
+        created = metadata.creation_timestamp.seconds
+        cells.insert(self._age_at, age.text(now - created) if created else "<unknown>")
+        return [metadata.name, *cells]
+
+
+def _evaluated(expression: Any, activation: Any) -> Any:
+    try:
+        value = expression.eval(activation)
+        return None if value.type() == cel.Type.ERROR else value.plain_value()
+    except Exception:
+        # The runtime raises bare exceptions for what CEL calls errors.
+        return None
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "" or (isinstance(value, Sequence) and not value):
+        return NONE
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, timedelta):
+        return age.text(value.total_seconds())
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={_text(item)}" for key, item in sorted(value.items())) or NONE
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, Message):
+        return _scalar_message(value)
+    return str(value).replace("\n", "\\n")
+
+
+def _scalar_message(value: Any) -> str:
+    """A message that stands for a scalar: a quantity, a number or text."""
+    names = value.DESCRIPTOR.fields_by_name
+    if "string" in names:
+        return value.string or NONE
+    if "str_val" in names:
+        return value.str_val if value.type == 1 else str(value.int_val)
+    return NONE
+
+
+def _aged(value: Any, now: float) -> str:
+    if isinstance(value, Message):
+        value = getattr(value, "seconds", None)
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    if isinstance(value, timedelta):
+        return age.text(value.total_seconds())
+    if not isinstance(value, int | float) or not value:
+        return NONE
+    return age.text(now - value)
