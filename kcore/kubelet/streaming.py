@@ -38,8 +38,8 @@ DIAL_SECONDS = 30.0
 # What is sent in one frame, and what is taken from the socket at once.
 CHUNK_BYTES = 32 * 1024
 READ_BYTES = 256 * 1024
-# containerd 1.6 never reports the end of a process that left much of its input unread. So long is
-# waited once all output has ended and input is stuck.
+# containerd (1.6 and 2.4) often never reports the end of a process that left much of its input
+# unread. So long is waited once all output has ended and input is stuck.
 STUCK_SECONDS = 5.0
 # Caps on what the runtime says about itself: an answer to the upgrade, a status, an error.
 ANSWER_BYTES = 64 * 1024
