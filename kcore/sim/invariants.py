@@ -1,0 +1,282 @@
+"""What must hold at every revision, whatever goes wrong.
+
+`Invariants.check(records)` holds each record against the world before it, and keeps what it found
+broken as sentences. Each rule is one function from (world before, record, old, new) to complaints;
+rules about numbers of pods ask only for what kcore does by its own act: people may scale at any
+moment and machines may die, so limits are those that held at any time since the act's cause.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from google.protobuf.message import Message
+
+from kcore.kernel.record import Record, Verb
+from kcore.scheduler import demand
+from kcore.sim import world as worlds
+from kcore.sim.world import Deployment, Node, Pod, ReplicaSet, World
+
+Rule = Callable[[World, Record, Message | None, Message | None], Iterable[str]]
+
+# A pod that was ready so shortly ago may still have been so when the deletion of another was
+# decided.
+_READY_SECONDS = 60.0
+
+
+class Invariants:
+    """The world so far, and what was found wrong with it."""
+
+    def __init__(self) -> None:
+        """An empty world."""
+        self.world = World()
+        self.broken: list[str] = []
+        self.checked = 0
+        self._last: Record | None = None
+
+    def check(self, records: Iterable[Record]) -> None:
+        """Follows the log by these records."""
+        for record in records:
+            old = self.world.objects.get(record.key)
+            new = None if record.verb is Verb.DELETE else worlds.parse(record)
+            complaints = list(_follows(self._last, record))
+            for rule in RULES:
+                complaints += rule(self.world, record, old, new)
+            who = record.manager or record.actor
+            self.broken += [
+                f"revision {record.revision}: {record.key} by {who}: {complaint}"
+                for complaint in complaints
+            ]
+            self.world.apply(record)
+            self._last = record
+            self.checked += 1
+
+
+def _follows(last: Record | None, record: Record) -> Iterator[str]:
+    """Revisions grow by one, transactions share none, time does not go back."""
+    if last is None:
+        return
+    same = record.revision == last.revision
+    if same and record.request_id != last.request_id:
+        yield f"revision used twice, by {last.request_id} and {record.request_id}"
+    if same and record.ordinal <= last.ordinal:
+        yield f"operation {record.ordinal} after {last.ordinal}"
+    if not same and record.revision != last.revision + 1:
+        yield f"revision follows {last.revision}"
+    if record.time < last.time:
+        yield f"time went back by {last.time - record.time} s"
+
+
+def _caused(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    if record.because >= record.revision or record.because < 0:
+        yield f"because of {record.because}, which is not before it"
+
+
+def _same_object(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    """Nobody writes to what is gone, and no uid comes back."""
+    if record.verb is Verb.CREATE:
+        if old is not None:
+            yield "created while it is there"
+        if record.uid in world.uids:
+            yield f"uid {record.uid} was used before"
+    elif old is None:
+        yield f"{record.verb.value} of what is not there"
+    elif worlds.metadata(old).uid != record.uid:
+        yield f"{record.verb.value} of uid {record.uid}, but there is {worlds.metadata(old).uid}"
+    if new is not None:
+        meta = worlds.metadata(new)
+        if meta.uid != record.uid:
+            yield f"uid {meta.uid} inside, {record.uid} outside"
+        if meta.resource_version != str(record.revision):
+            yield f"says it is of revision {meta.resource_version}"
+        if old is not None and record.verb is Verb.UPDATE:
+            before = worlds.metadata(old)
+            if meta.generation < before.generation:
+                yield f"generation went from {before.generation} to {meta.generation}"
+            if before.HasField("deletion_timestamp") and not meta.HasField("deletion_timestamp"):
+                yield "came back from its deletion"
+
+
+def _finalized(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    if old is None:
+        return
+    before = worlds.metadata(old)
+    if record.verb is Verb.DELETE and before.finalizers:
+        # The last finalizer may be taken off by the very write that ends it.
+        left = worlds.metadata(worlds.parse(record)).finalizers
+        if left:
+            yield f"gone in spite of {', '.join(left)}"
+    if new is not None and before.HasField("deletion_timestamp"):
+        added = sorted(set(worlds.metadata(new).finalizers) - set(before.finalizers))
+        if added:
+            yield f"finalizers {', '.join(added)} came while it is being deleted"
+
+
+def _in_a_living_namespace(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    if record.verb is Verb.CREATE and record.key.namespace:
+        namespace = world.get(worlds.NAMESPACE, "", record.key.namespace)
+        if namespace is None:
+            yield "created in a namespace that is not there"
+        elif worlds.metadata(namespace).HasField("deletion_timestamp"):
+            yield "created in a namespace that ends"
+    if record.verb is Verb.DELETE and record.key.kind == worlds.NAMESPACE:
+        left = [str(key) for key in sorted(world.objects) if key.namespace == record.key.name]
+        if left:
+            yield f"gone before {', '.join(left)}"
+
+
+def _bound_once(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    if not isinstance(new, Pod):
+        return
+    if isinstance(old, Pod):
+        was, is_ = old.spec.node_name, new.spec.node_name
+        if was and is_ != was:
+            yield f"moved from {was} to {is_ or 'nowhere'}"
+        if not was and is_:
+            yield from _fits(world, new)
+        if old.status.phase in ("Succeeded", "Failed") and new.status.phase != old.status.phase:
+            yield f"went from {old.status.phase} to {new.status.phase}"
+
+
+def _fits(world: World, pod: Pod) -> Iterator[str]:
+    """The node exists and has room."""
+    node = world.get(worlds.NODE, "", pod.spec.node_name)
+    if not isinstance(node, Node):
+        yield f"bound to {pod.spec.node_name}, which is not there"
+        return
+    there = [
+        other
+        for other in world.pods()
+        if other.spec.node_name == pod.spec.node_name
+        and other.status.phase not in ("Succeeded", "Failed")
+    ]
+    room = demand.amounts(node.status.allocatable)
+    for resource in ("cpu", "memory"):
+        asked = [demand.effective(each.spec, {}).get(resource, 0) for each in [*there, pod]]
+        if asked[-1] and sum(asked) > room.get(resource, 0):
+            yield f"{pod.spec.node_name} has not enough {resource}: {sum(asked)}"
+    if len(there) + 1 > room.get(demand.PODS, 0):
+        yield f"{pod.spec.node_name} has too many pods: {len(there) + 1}"
+
+
+def _not_too_many_pods(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    """A replica set never creates a pod beyond its replicas."""
+    if record.verb is not Verb.CREATE or not isinstance(new, Pod):
+        return
+    owner = worlds.manager(new)
+    allowed = [limits.replicas for limits in world.limits_since(owner, record.because)]
+    if not owner or not allowed:
+        return
+    pods = [pod for pod in _pods_of(world, [owner]) if worlds.is_active(pod)]
+    if len(pods) + 1 > max(allowed):
+        yield f"pod {len(pods) + 1} of {max(allowed)}"
+
+
+def _not_too_many_replicas(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    """A deployment never raises its sets beyond replicas + surge."""
+    if not isinstance(new, ReplicaSet) or record.manager != "deployment-controller":
+        return
+    before = old.spec.replicas if isinstance(old, ReplicaSet) else 0
+    if new.spec.replicas <= before:
+        return
+    owner = worlds.manager(new)
+    allowed = [limits.most for limits in world.limits_since(owner, record.because)]
+    others = [
+        found.spec.replicas
+        for found in world.owned(owner, worlds.REPLICA_SET)
+        if isinstance(found, ReplicaSet) and found.metadata.name != new.metadata.name
+    ]
+    total = new.spec.replicas + sum(others)
+    if allowed and total > max(allowed):
+        yield f"{total} replicas, {max(allowed)} allowed"
+
+
+def _not_too_few_pods(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    """kcore never takes ready pods of a deployment below replicas - unavailable by itself."""
+    doomed = old is not None and (
+        new is None or worlds.metadata(new).HasField("deletion_timestamp")
+    )
+    if record.manager != "replicaset-controller" or not isinstance(old, Pod) or not doomed:
+        return
+    if not worlds.is_active(old) or not worlds.is_ready(old):
+        return
+    for deployment in _deployments_of(world, old):
+        if deployment.metadata.HasField("deletion_timestamp"):
+            continue
+        # Sizes of sets were decided earlier than the deletion: look back further than its cause.
+        cause = min(record.because, _cause_of_size(world, old))
+        limits = world.limits_since(deployment.metadata.uid, cause)
+        least = min((each.least for each in limits), default=0)
+        sets = [
+            worlds.metadata(each).uid
+            for each in world.owned(deployment.metadata.uid, worlds.REPLICA_SET)
+        ]
+        left = [
+            pod
+            for pod in _pods_of(world, sets)
+            if worlds.is_active(pod)
+            and pod.metadata.uid != old.metadata.uid
+            and record.time - world.ready_at.get(pod.metadata.uid, 0.0) <= _READY_SECONDS
+        ]
+        if len(left) < least:
+            yield f"leaves {len(left)} ready pods, {least} are needed"
+
+
+def _cause_of_size(world: World, pod: Pod) -> int:
+    """Since when the pod's set has had its size."""
+    history = world.limits.get(worlds.manager(pod), [])
+    return history[-1][0] if history else 0
+
+
+def _pods_of(world: World, owners: Sequence[str]) -> list[Pod]:
+    return [pod for pod in world.pods() if worlds.manager(pod) in owners]
+
+
+def _deployments_of(world: World, pod: Pod) -> Iterator[Deployment]:
+    for key in sorted(world.objects):
+        if key.kind == worlds.REPLICA_SET:
+            owner = world.objects[key]
+            if worlds.metadata(owner).uid == worlds.manager(pod):
+                for other in sorted(world.objects):
+                    found = world.objects[other]
+                    if isinstance(found, Deployment) and found.metadata.uid == worlds.manager(
+                        owner
+                    ):
+                        yield found
+
+
+RULES: tuple[Rule, ...] = (
+    _caused,
+    _same_object,
+    _finalized,
+    _in_a_living_namespace,
+    _bound_once,
+    _not_too_many_pods,
+    _not_too_many_replicas,
+    _not_too_few_pods,
+)
+
+
+def doubles(running: Iterable[tuple[str, str]]) -> list[str]:
+    """Complaints where one container of one pod, as (pod uid, name), runs twice."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for who in running:
+        if who in seen:
+            found.append(f"container {who[1]} of pod {who[0]} runs twice")
+        seen.add(who)
+    return found
