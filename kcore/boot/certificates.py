@@ -1,5 +1,7 @@
 """The cluster's certificates: one authority, the apiserver's own, one for each component.
 
+Beside them a bearer token for the owner, for clients that have no certificate.
+
     ensure(pki, ca, node, clock, chance)          # all files, made or kept or renewed
     certificate, key = files(pki, SCHEDULER)      # paths for a channel
 
@@ -43,6 +45,8 @@ ADMIN = "admin"
 CONTROLLER_MANAGER = "controller-manager"
 SCHEDULER = "scheduler"
 KUBELET = "kubelet"
+ADMIN_TOKEN = "admin.token"
+TOKEN_LETTERS = 40
 
 SERVICE_ADDRESS = "10.96.0.1"
 SERVICE_NAMES = (
@@ -150,6 +154,9 @@ def ensure(
         subject = _name(identity.user, identity.groups)
         if have is None or not _good(have, root, now) or _load(have.certificate).subject != subject:
             _keep(pki, identity.name, client(root, identity.user, identity.groups, now, chance))
+    token = pki / ADMIN_TOKEN
+    if not token.exists():
+        _write(token, chance.token(TOKEN_LETTERS).encode(), 0o600)
 
 
 def due(certificate: bytes, now: float) -> bool:

@@ -1,0 +1,168 @@
+"""What a user may do: one function, asked for each operation after it was decoded, by every face.
+
+`decide(user, verb, kind, namespace, name, subresource)` denies unless a rule allows. Verbs are
+Kubernetes': get, list, watch, create, update, patch, delete; what is not a kind's has names of its
+own here (`CAUSE`, `IMPERSONATE`). A namespace or a name of "" means all of them, so a rule that is
+about one name does not cover it. Until roles are objects the rules are the table below.
+
+Pure; knows the kinds that components need, and no object. Where a permission hangs on an object's
+content (a kubelet writes the pods of its own node), the decision says so in `bound_to`, and whoever
+has the object must look.
+"""
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kcore.apiserver.identity import MASTERS, User
+
+NODE = "kcore.core.v1.Node"
+POD = "kcore.core.v1.Pod"
+_EVENT = "kcore.core.v1.Event"
+_LEASE = "kcore.coordination.v1.Lease"
+_NAMESPACE = "kcore.core.v1.Namespace"
+_SERVICE_ACCOUNT = "kcore.core.v1.ServiceAccount"
+_REFERRED_TO = ("kcore.core.v1.ConfigMap", "kcore.core.v1.Secret")
+_NETWORK = ("kcore.core.v1.Service", "kcore.discovery.v1.EndpointSlice")
+
+ANY = "*"
+# Not kinds: to say which revision made one act, and to act as somebody else.
+CAUSE = "cause"
+IMPERSONATE = "impersonate"
+USERS, GROUPS = "users", "groups"
+# What a kubelet's link is asked permission for, of its Node.
+LINK = "link"
+
+READ = frozenset(("get", "list", "watch"))
+WRITE = frozenset(("create", "update", "patch", "delete"))
+_CHANGE = frozenset(("update", "patch"))
+_EVENTS = frozenset(("create", "update", "patch", "get"))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether, and why. `bound_to`: allowed for objects of that node only."""
+
+    allowed: bool
+    reason: str
+    bound_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    verbs: frozenset[str]
+    kinds: tuple[str, ...]
+    subresources: tuple[str, ...] = ("",)
+    # Empty: any.
+    namespaces: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    # Single objects, by name, only.
+    named: bool = False
+    # Objects of the user's node only.
+    bound: bool = False
+
+    def covers(self, verb: str, kind: str, namespace: str, name: str, subresource: str) -> bool:
+        return (
+            (verb in self.verbs or ANY in self.verbs)
+            and (kind in self.kinds or ANY in self.kinds)
+            and (subresource in self.subresources or ANY in self.subresources)
+            and (not self.namespaces or namespace in self.namespaces)
+            and (not self.names or name in self.names)
+            and (not self.named or bool(name))
+        )
+
+
+_CAUSES = _Rule(frozenset((CAUSE,)), (ANY,))
+
+_BY_USER: dict[str, tuple[_Rule, ...]] = {
+    # Its controllers act on whatever objects own and namespaces hold; none of them looks into
+    # containers or speaks for a node.
+    "system:kube-controller-manager": (
+        _CAUSES,
+        _Rule(READ, (ANY,)),
+        _Rule(WRITE, (ANY,), ("", "status", "scale", "eviction")),
+    ),
+    "system:kube-scheduler": (
+        _CAUSES,
+        _Rule(READ, (POD, NODE, _NAMESPACE, _LEASE)),
+        _Rule(frozenset(("create", *_CHANGE)), (POD,), ("binding",)),
+        _Rule(_CHANGE, (POD,), ("status",)),
+        _Rule(frozenset(("delete",)), (POD,)),
+        _Rule(_EVENTS, (_EVENT,)),
+        _Rule(WRITE, (_LEASE,), namespaces=("kube-system",), names=("kube-scheduler",)),
+    ),
+}
+
+_BY_GROUP: dict[str, tuple[_Rule, ...]] = {
+    MASTERS: (_Rule(frozenset((ANY,)), (ANY,), (ANY,)),),
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _of_node(node: str) -> tuple[_Rule, ...]:
+    return (
+        _CAUSES,
+        _Rule(READ, (NODE, POD, _NAMESPACE, *_NETWORK)),
+        _Rule(WRITE, (NODE,), ("", "status"), names=(node,)),
+        _Rule(frozenset(("create",)), (NODE,), (LINK,), names=(node,)),
+        _Rule(frozenset(("create", "delete")), (POD,), bound=True),
+        _Rule(_CHANGE, (POD,), ("status",), bound=True),
+        _Rule(READ, _REFERRED_TO, named=True),
+        _Rule(frozenset(("get",)), (_SERVICE_ACCOUNT,), named=True),
+        _Rule(_EVENTS, (_EVENT,)),
+        _Rule(READ | WRITE, (_LEASE,), namespaces=("kube-node-lease",), names=(node,)),
+    )
+
+
+@functools.lru_cache(maxsize=8192)
+def decide(
+    user: User, verb: str, kind: str, namespace: str = "", name: str = "", subresource: str = ""
+) -> Decision:
+    """Whether the user may. `kind` is the full name of a message, or a word of this module's."""
+    node = user.node
+    found: _Rule | None = None
+    for who, rules in _applying(user, node):
+        for rule in rules:
+            if not rule.covers(verb, kind, namespace, name, subresource):
+                continue
+            if not rule.bound:
+                return Decision(True, f"built-in rules of {who}")
+            found = rule
+    if found is not None:
+        return Decision(True, f"built-in rules of node {node}", node)
+    return Decision(False, "no rule allows it")
+
+
+def _applying(user: User, node: str) -> Iterable[tuple[str, tuple[_Rule, ...]]]:
+    for group in user.groups:
+        if group in _BY_GROUP:
+            yield f"group {group}", _BY_GROUP[group]
+    if user.name in _BY_USER:
+        yield f"user {user.name}", _BY_USER[user.name]
+    if node:
+        yield f"node {node}", _of_node(node)
+
+
+def denial(
+    user: User,
+    verb: str,
+    resource: str,
+    group: str,
+    namespaced: bool,
+    namespace: str = "",
+    name: str = "",
+    subresource: str = "",
+) -> str:
+    """What a user is told who may not; `resource` is the kind's plural."""
+    subject = f"{resource}.{group}" if group else resource
+    if name:
+        subject += f' "{name}"'
+    whole = f"{resource}/{subresource}" if subresource else resource
+    if namespaced and namespace:
+        where = f'in the namespace "{namespace}"'
+    else:
+        where = "at the cluster scope"
+    return (
+        f'{subject} is forbidden: User "{user.name}" cannot {verb} resource "{whole}"'
+        f' in API group "{group}" {where}'
+    )

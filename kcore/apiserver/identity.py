@@ -1,0 +1,105 @@
+"""Who a caller is.
+
+Each listener has one way to tell: the Unix socket is root's alone (`of_socket`), the mTLS listener
+asks for a certificate (`of_certificate`), the TLS listener for a bearer token (`Tokens`). An
+`Identify` is given a call's metadata and its connection's properties; what it cannot tell is
+`ApiError(UNAUTHENTICATED)`. It must not know what anybody may do.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from kcore.wire.errors import ApiError, Reason
+
+AUTHENTICATED = "system:authenticated"
+MASTERS = "system:masters"
+NODES = "system:nodes"
+NODE_PREFIX = "system:node:"
+# Of gRPC: the peer's certificate among a connection's properties.
+PEER_CERTIFICATE = "x509_pem_cert"
+
+# A call's metadata: the last value of each key.
+Metadata = Mapping[str, str]
+# A connection's properties, as gRPC gives them.
+Connection = Mapping[str, Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody, by name, and the groups they are in."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+    @property
+    def node(self) -> str:
+        """The node whose kubelet this is; empty: it is no kubelet."""
+        if NODES in self.groups and self.name.startswith(NODE_PREFIX):
+            return self.name.removeprefix(NODE_PREFIX)
+        return ""
+
+
+Identify = Callable[[Metadata, Callable[[], Connection]], User]
+
+ADMIN = User("kcore-admin", (MASTERS, AUTHENTICATED))
+
+
+def of_socket(metadata: Metadata, connection: Callable[[], Connection]) -> User:
+    """Whoever can open the socket is root."""
+    return ADMIN
+
+
+def of_certificate(metadata: Metadata, connection: Callable[[], Connection]) -> User:
+    """The certificate's common name is the user, its organizations are the groups."""
+    pem = connection().get(PEER_CERTIFICATE)
+    if not pem:
+        raise ApiError(Reason.UNAUTHENTICATED, "this listener takes client certificates only")
+    return _read(pem[0])
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(pem: bytes) -> User:
+    subject = x509.load_pem_x509_certificate(pem).subject
+    names = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if len(names) != 1 or not names[0]:
+        raise ApiError(Reason.UNAUTHENTICATED, "the client certificate must have one common name")
+    groups = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    return User(names[0], (*groups, AUTHENTICATED))
+
+
+class Tokens:
+    """Bearer tokens that are known beforehand. Kept as digests: a lookup tells nothing by time."""
+
+    def __init__(self, users: Mapping[str, User]) -> None:
+        """`users` by token."""
+        self._users = {_digest(token): user for token, user in users.items()}
+
+    def __call__(self, metadata: Metadata, connection: Callable[[], Connection]) -> User:
+        """The holder of the call's token."""
+        said = metadata.get("authorization", "")
+        if not said:
+            raise ApiError(
+                Reason.UNAUTHENTICATED,
+                "no credentials: send `authorization: Bearer TOKEN`, or use the mTLS listener",
+            )
+        scheme, _, token = said.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise ApiError(Reason.UNAUTHENTICATED, "authorization must be `Bearer TOKEN`")
+        user = self._users.get(_digest(token))
+        if user is not None:
+            return user
+        if token.count(".") == 2:
+            raise ApiError(
+                Reason.UNAUTHENTICATED, "service accounts' tokens are not served by this server yet"
+            )
+        raise ApiError(Reason.UNAUTHENTICATED, "the bearer token is not known")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
