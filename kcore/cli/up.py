@@ -16,7 +16,7 @@ import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 
-from kcore.boot import certificates, containerd, images, parent, place
+from kcore.boot import containerd, images, parent, place
 from kcore.boot import up as boot
 from kcore.cli import root as cli
 from kcore.cli.session import FAILED, NOT_READY, Exit, Session
@@ -83,7 +83,6 @@ async def up(
         kubeconfig.write(str(setup.place.kubeconfig), _kubeconfig(setup))
     except (
         boot.BootError,
-        certificates.CertificateError,
         containerd.ContainerdError,
         images.ImageError,
         cni.NetworkError,

@@ -99,10 +99,10 @@ def make_machine(name: str) -> Machine:
         f"ip netns add {name}",
         f"ip -n {name} link set lo up",
         f"ip -n {name} link add uplink type veth peer name far",
-        f"ip -n {name} address add 192.0.2.2/24 dev uplink",
+        f"ip -n {name} address add 198.51.100.2/24 dev uplink",
         f"ip -n {name} link set uplink up",
         f"ip -n {name} link set far up",
-        f"ip -n {name} route add default via 192.0.2.1",
+        f"ip -n {name} route add default via 198.51.100.1",
     ):
         subprocess.run(command.split(), check=True, capture_output=True)
     # Short: socket paths have 100 bytes.

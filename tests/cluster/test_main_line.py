@@ -94,9 +94,7 @@ def test_exec_passes_bytes_and_exit_codes(machine: Machine, space: str) -> None:
             "exec", "-n", space, name, "--", "sh", "-c", f"exit {code}", check=False
         )
         assert done.returncode == code
-    done = machine.kcore(
-        "exec", "-n", space, name, "--", "sh", "-c", "echo out; echo err >&2"
-    )
+    done = machine.kcore("exec", "-n", space, name, "--", "sh", "-c", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
 
 
@@ -199,8 +197,12 @@ def test_a_replica_set_adopts_and_releases(machine: Machine, space: str) -> None
     wait_for(lambda: len(pods(machine, space, "app=own")) == 2)
     released = json.loads(machine.says("get", "pod", one, "-n", space, "-o", "json"))
     wait_for(
-        lambda: "ownerReferences"
-        not in json.loads(machine.says("get", "pod", one, "-n", space, "-o", "json"))["metadata"]
+        lambda: (
+            "ownerReferences"
+            not in json.loads(machine.says("get", "pod", one, "-n", space, "-o", "json"))[
+                "metadata"
+            ]
+        )
     )
     assert released["metadata"]["labels"]["app"] == "other"
     # Back again: one too many, and one goes.
@@ -298,8 +300,10 @@ spec:
         *("-n", space),
     )
     wait_for(
-        lambda: (status := main_status(machine, space)).get("restartCount", 0) >= 1
-        and status["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        lambda: (
+            (status := main_status(machine, space)).get("restartCount", 0) >= 1
+            and status["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        )
     )
     status = main_status(machine, space)
     assert status["lastState"]["terminated"]["exitCode"] == 1
@@ -363,9 +367,7 @@ def test_killed_and_started_again_nothing_is_lost(machine: Machine, space: str) 
         killer = threading.Thread(target=kill)
         killer.start()
         while not done.is_set():
-            made = machine.kcore(
-                "create", "configmap", f"note-{written}", "-n", space, check=False
-            )
+            made = machine.kcore("create", "configmap", f"note-{written}", "-n", space, check=False)
             if made.returncode:
                 break
             written += 1
@@ -375,9 +377,9 @@ def test_killed_and_started_again_nothing_is_lost(machine: Machine, space: str) 
     assert {f"configmap/note-{number}" for number in range(written)} <= set(names)
     machine.kcore("rollout", "status", "deployment/stay", "-n", space, "--timeout=60s")
     assert set(machine.containers()) >= set(before)
-    assert {
-        p["status"]["containerStatuses"][0]["restartCount"] for p in pods(machine, space)
-    } == {0}
+    assert {p["status"]["containerStatuses"][0]["restartCount"] for p in pods(machine, space)} == {
+        0
+    }
 
 
 @pytest.mark.skipif(
