@@ -213,7 +213,7 @@ class _View:
         def row(message: Message) -> list[str]:
             metadata = objects.metadata(message)
             cells = columns.row(message, self._session.clock.now())
-            if prefix:
+            if prefix and columns.headers[0] == "NAME":
                 cells[0] = f"{kind.singular_resource}/{cells[0]}"
             if spaced:
                 cells.insert(0, metadata.namespace)

@@ -64,9 +64,9 @@ def state(kind: Kind, plain: Mapping[str, Any]) -> State:
 def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
     spec, status = plain.get("spec") or {}, plain.get("status") or {}
     name = _name(kind, plain)
-    generation = plain.get("metadata", {}).get("generation", 0)
-    if status.get("observedGeneration", 0) < generation:
-        return State(False, f"{name}: waiting for the spec to be observed")
+    waiting = f"Waiting for {name} rollout to finish"
+    if status.get("observedGeneration", 0) < plain.get("metadata", {}).get("generation", 0):
+        return State(False, f"Waiting for {name} spec update to be observed...")
     wanted = spec.get("replicas", 1)
     have = status.get("replicas", 0)
     available = status.get("availableReplicas", 0)
@@ -76,11 +76,14 @@ def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
     if has(kind, "status.updated_replicas"):
         updated = status.get("updatedReplicas", 0)
         if updated < wanted:
-            return State(False, f"{name}: {updated} out of {wanted} new replicas have been updated")
+            said = f"{updated} out of {wanted} new replicas have been updated..."
+            return State(False, f"{waiting}: {said}")
         if have > updated:
-            return State(False, f"{name}: {have - updated} old replicas are pending termination")
+            said = f"{have - updated} old replicas are pending termination..."
+            return State(False, f"{waiting}: {said}")
         if available < updated:
-            return State(False, f"{name}: {available} of {updated} updated replicas are available")
+            said = f"{available} of {updated} updated replicas are available..."
+            return State(False, f"{waiting}: {said}")
         return State(True, f"{name} successfully rolled out")
     if have != wanted or available < wanted:
         return State(False, f"{name}: {available} of {wanted} replicas are available")
@@ -88,7 +91,7 @@ def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
 
 
 def _name(kind: Kind, plain: Mapping[str, Any]) -> str:
-    return f'{kind.singular_resource} "{plain.get("metadata", {}).get("name", "")}"'
+    return f'{kind.options.singular} "{plain.get("metadata", {}).get("name", "")}"'
 
 
 def _condition(status: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -112,6 +112,17 @@ class Session:
         self.stderr.write(text + "\n")
         self.stderr.flush()
 
+    def write(self, data: bytes, stream: TextIO | None = None) -> None:
+        """Bytes of data, as they are, at once."""
+        stream = stream if stream is not None else self.stdout
+        binary = getattr(stream, "buffer", None)
+        if binary is None:
+            stream.write(data.decode(errors="replace"))
+        else:
+            stream.flush()
+            binary.write(data)
+        stream.flush()
+
     def colored(self, stream: TextIO) -> bool:
         """Whether colour may be written to the stream."""
         if self.color != "auto":

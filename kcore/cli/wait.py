@@ -21,7 +21,7 @@ Holds = Callable[[Message | None], bool]
 @options.selector
 @options.field_selector
 @click.option("--for", "condition", required=True,
-              help="condition=NAME[=VALUE], delete, create, or jsonpath={PATH}[=VALUE].")  # fmt: skip
+              help="condition=NAME[=VALUE], delete, create, jsonpath={PATH}[=VALUE].")  # fmt: skip
 @click.option("--all", "all_", is_flag=True, help="All of the kind in the namespace.")
 @click.option("--timeout", type=options.SECONDS, default=30.0, show_default=True,
               help="How long; 0: look once.")  # fmt: skip

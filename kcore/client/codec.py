@@ -562,3 +562,6 @@ _SPECIAL: Final[dict[str, tuple[Callable[[Any, Any], None], Callable[[Any], Any]
         )
     },
 }  # fmt: skip
+
+# Full names of the messages that stand for plain scalars or values.
+SCALARS: Final = frozenset(_SPECIAL)

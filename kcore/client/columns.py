@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cel_expr_python import cel
+from cel_expr_python.ext import ext_math, ext_optional, ext_strings
 from google.protobuf.message import Message
 
 from kcore.client import age
@@ -23,25 +24,25 @@ class Columns:
 
     def __init__(self, kind: Kind, *, wide: bool = False) -> None:
         """`wide`: those of `-o wide`, too."""
-        self._shown = [c for c in kind.options.columns if wide or not c.wide]
-        self.headers = ["NAME", *(c.name for c in self._shown), "AGE"]
-        # AGE comes last, but for what is only shown wide.
-        wide_count = sum(1 for c in self._shown if c.wide)
-        self._age_at = len(self._shown) - wide_count
-        self.headers = [
-            "NAME",
-            *(c.name for c in self._shown if not c.wide),
-            "AGE",
-            *(c.name for c in self._shown if c.wide),
-        ]
-        self._shown.sort(key=lambda c: c.wide)
+        declared = list(kind.options.columns)
+        names = {c.name for c in declared}
+        # A kind that places its name itself decides on its age, too.
+        self._named = "NAME" not in names
+        aged = self._named and "AGE" not in names
+        narrow = [i for i, c in enumerate(declared) if not c.wide]
+        cut = narrow[-1] + 1 if narrow else 0
+        self._shown = [c for c in declared if wide or not c.wide]
+        # Where the age stands: after all that is always shown.
+        self._age_at = sum(1 for c in declared[:cut] if wide or not c.wide) if aged else None
+        self.headers = [c.name for c in self._shown]
+        if self._age_at is not None:
+            self.headers.insert(self._age_at, "AGE")
+        if self._named:
+            self.headers.insert(0, "NAME")
         self._compiled: list[Any] = []
         if self._shown:
-            self._env = cel.NewEnv(
-                descriptor_pool=kind.descriptor.file.pool,
-                variables={"self": cel.Type(kind.full_name), "now": cel.Type.TIMESTAMP},
-            )
-            self._compiled = [self._env.compile(c.value) for c in self._shown]
+            self._environment = _environment(kind)
+            self._compiled = [self._environment.compile(c.value) for c in self._shown]
 
     def row(self, message: Message, now: float) -> list[str]:
         """The cells of one object, beginning with its name."""
@@ -49,13 +50,23 @@ class Columns:
         cells = []
         if self._compiled:
             moment = datetime.fromtimestamp(now, UTC)
-            activation = self._env.Activation({"self": message, "now": moment})
+            activation = self._environment.Activation({"self": message, "now": moment})
             for column, expression in zip(self._shown, self._compiled, strict=True):
                 value = _evaluated(expression, activation)
                 cells.append(_aged(value, now) if column.format == "age" else _text(value))
-        created = metadata.creation_timestamp.seconds
-        cells.insert(self._age_at, age.text(now - created) if created else "<unknown>")
-        return [metadata.name, *cells]
+        if self._age_at is not None:
+            created = metadata.creation_timestamp.seconds
+            cells.insert(self._age_at, age.text(now - created) if created else "<unknown>")
+        return [metadata.name, *cells] if self._named else cells
+
+
+def _environment(kind: Kind) -> Any:
+    return cel.NewEnv(
+        descriptor_pool=kind.descriptor.file.pool,
+        variables={"self": cel.Type(kind.full_name), "now": cel.Type.TIMESTAMP},
+        container=kind.full_name.rpartition(".")[0],
+        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()],
+    )
 
 
 def _evaluated(expression: Any, activation: Any) -> Any:

@@ -77,6 +77,7 @@ class Catalogue:
         """`descriptors`: complete, imports before their importers or not."""
         if isinstance(descriptors, bytes):
             descriptors = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
+        self._files = descriptors
         self.pool = descriptor_pool.DescriptorPool()
         found: list[Kind] = []
         for file in _in_order(descriptors.file):
@@ -143,12 +144,41 @@ class Catalogue:
             raise ApiError(Reason.NOT_FOUND, f'there is no kind "{word}"{hint or _HELP}')
         return named[0]
 
+    def comments(self) -> dict[str, str]:
+        """What the protos say about messages and fields, by full name."""
+        found: dict[str, str] = {}
+        for file in self._files.file:
+            said = {
+                tuple(location.path): location.leading_comments.strip()
+                for location in file.source_code_info.location
+                if location.leading_comments
+            }
+            for index, message in enumerate(file.message_type):
+                _comments(message, file.package, (4, index), said, found)
+        return found
+
     def is_category(self, words: str) -> bool:
         """Whether the words name several kinds at once."""
         return "," in words or words in self._by_category
 
 
 _HELP = "; `kcore api-resources` lists all"
+
+
+def _comments(
+    message: descriptor_pb2.DescriptorProto,
+    above: str,
+    path: tuple[int, ...],
+    said: dict[tuple[int, ...], str],
+    found: dict[str, str],
+) -> None:
+    """Collects the comments of a message; 2 and 3 are the numbers of its fields and messages."""
+    name = f"{above}.{message.name}"
+    found[name] = said.get(path, "")
+    for index, one in enumerate(message.field):
+        found[f"{name}.{one.name}"] = said.get((*path, 2, index), "")
+    for index, inner in enumerate(message.nested_type):
+        _comments(inner, name, (*path, 3, index), said, found)
 
 
 def _words(kind: Kind) -> set[str]:
@@ -188,6 +218,11 @@ def built_in_bytes() -> bytes:
     raise FileNotFoundError("kinds.binpb is not installed; `make gen` writes it")
 
 
+def built_in_digest() -> str:
+    """Digest of our own copy, as servers compute theirs."""
+    return hashlib.sha256(built_in_bytes()).hexdigest()
+
+
 @functools.cache
 def built_in() -> Catalogue:
     """The kinds of this version of kcore."""
@@ -196,6 +231,5 @@ def built_in() -> Catalogue:
 
 async def fetch(api: Api) -> Catalogue:
     """The kinds that the server serves."""
-    mine = hashlib.sha256(built_in_bytes()).hexdigest()
-    answer = await api.kinds(pb.KindsRequest(digest=mine))
+    answer = await api.kinds(pb.KindsRequest(digest=built_in_digest()))
     return Catalogue(answer.descriptors) if answer.descriptors.file else built_in()

@@ -140,6 +140,19 @@ def use_context(config: Config, name: str) -> str:
     raise Unusable("there is no kubeconfig to write to")
 
 
+def set_namespace(config: Config, name: str, namespace: str) -> None:
+    """Sets a context's namespace in the file that it stands in."""
+    if name not in config.contexts:
+        raise Unusable(f'there is no context "{name}"{meant(name, config.contexts)}')
+    for path in config.files:
+        plain = _parsed(_text(path), path)
+        for entry in plain.get("contexts") or []:
+            if entry.get("name") == name:
+                entry["context"] = {**(entry.get("context") or {}), "namespace": namespace}
+                write(path, plain)
+                return
+
+
 def write(path: str, plain: Mapping[str, Any]) -> None:
     """Replaces a kubeconfig file, readable by its owner only."""
     directory = os.path.dirname(os.path.abspath(path))

@@ -1,0 +1,304 @@
+"""`kcore rollout`: follow, undo, pause, resume and restart what rolls out pods of a template.
+
+Which kinds can is decided by their shape: `spec.template` can be restarted, `spec.paused` paused,
+and old templates are found in the objects that an object owns and that carry the annotation
+`deployment.kubernetes.io/revision`.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from google.protobuf.message import Message
+from kcore_api.kcore.api.v1 import api_pb2 as pb
+
+from kcore.cli import follow, objects, options, output, rollouts, subject
+from kcore.cli.apply import DRY
+from kcore.cli.session import FAILED, Exit, Session
+from kcore.cli.table import Table
+from kcore.client import codec
+from kcore.client.kinds import Kind
+from kcore.wire.errors import ApiError, Reason
+
+REVISION: Final = "deployment.kubernetes.io/revision"
+CAUSE: Final = "kubernetes.io/change-cause"
+RESTARTED: Final = "kubectl.kubernetes.io/restartedAt"
+# The label that tells templates' pods apart; no part of the template that somebody wrote.
+HASH: Final = "pod-template-hash"
+_ATTEMPTS: Final = 5
+
+
+@click.group()
+def rollout() -> None:
+    """Follow, undo, pause and restart a rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    kind: Kind
+    message: Message
+
+    @property
+    def name(self) -> str:
+        return output.name(self.kind, self.message)
+
+    @property
+    def said(self) -> str:
+        return f'{self.kind.options.singular} "{objects.metadata(self.message).name}"'
+
+    @property
+    def spec(self) -> Any:
+        return getattr(self.message, "spec")  # noqa: B009 - of a type known only at run time
+
+
+async def _one(session: Session, words: tuple[str, ...], needs: str, verb: str) -> _Found:
+    """The object that is named, if its kind has what the verb needs."""
+    subjects = subject.parse(words, await session.kinds())
+    if len(subjects) != 1 or not subjects[0].name:
+        raise click.UsageError("name one object, such as deploy/web")
+    kind = subjects[0].kind
+    if not rollouts.has(kind, needs):
+        raise click.UsageError(f"{kind.options.plural} cannot be {verb}")
+    message = await objects.get(session, kind, session.namespace, subjects[0].name)
+    return _Found(kind, message)
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@click.option("-w/-W", "--watch/--no-watch", "watch", default=True, help="Until it ends.")
+@click.option("--timeout", type=options.SECONDS, default=0.0, help="How long; 0: for ever.")
+@click.pass_obj
+async def status(session: Session, words: tuple[str, ...], watch: bool, timeout: float) -> int:
+    """Follow a rollout until it ends."""
+    found = await _one(session, words, "spec.template.spec", "rolled out")
+    kind, metadata = found.kind, objects.metadata(found.message)
+    state = rollouts.state(kind, codec.to_plain(found.message))
+    if watch and not state.done and not state.failed:
+        session.out(state.said)
+        session.stdout.flush()
+
+        def final(now: Message | None) -> bool:
+            nonlocal state
+            if now is None:
+                return True
+            last, state = state, rollouts.state(kind, codec.to_plain(now))
+            if not (state.done or state.failed) and state.said != last.said:
+                session.out(state.said)
+                session.stdout.flush()
+            return state.done or state.failed
+
+        end = await follow.within(
+            follow.until(session, kind, metadata.namespace, metadata.name, final),
+            timeout or None,
+            lambda: f"error: timed out: {state.said}",
+        )
+        if end is None:
+            raise Exit(FAILED, f"error: {found.said} was deleted")
+    if state.failed:
+        raise Exit(FAILED, f"error: {state.said}")
+    session.out(state.said)
+    return 0
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@click.option("--revision", type=click.IntRange(min=1), help="Show the template of this one.")
+@click.pass_obj
+async def history(session: Session, words: tuple[str, ...], revision: int | None) -> int:
+    """List the revisions of a rollout."""
+    found = await _one(session, words, "spec.template.spec", "rolled out")
+    known = await _revisions(session, found)
+    if revision is not None:
+        if revision not in known:
+            raise Exit(FAILED, f"error: {found.said} has no revision {revision}")
+        from kcore.client import yaml_writer
+
+        session.out(f"{found.name} with revision #{revision}")
+        template = codec.to_plain(_template(known[revision]))
+        session.stdout.write(yaml_writer.write({"template": template}))
+        return 0
+    session.out(found.name)
+    rows = []
+    for number in sorted(known):
+        cause = objects.metadata(known[number]).annotations.get(CAUSE, "")
+        rows.append([str(number), cause or "<none>"])
+    for line in Table(["REVISION", "CHANGE-CAUSE"]).lines(rows):
+        session.out(line)
+    return 0
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@options.dry_run
+@click.option("--to-revision", type=click.IntRange(min=0), default=0, help="0: the one before.")
+@click.pass_obj
+async def undo(session: Session, words: tuple[str, ...], dry_run: str, to_revision: int) -> int:
+    """Go back to an earlier template."""
+    for attempt in range(_ATTEMPTS):
+        found = await _one(session, words, "spec.template.spec", "rolled back")
+        kind = found.kind
+        if rollouts.has(kind, "spec.paused") and found.spec.paused:
+            raise Exit(
+                FAILED,
+                f"error: {found.said} is paused; `kcore rollout resume {found.name}` first",
+            )
+        known = await _revisions(session, found)
+        number = _previous(found, known, to_revision)
+        old = _template(known[number])
+        if codec.to_plain(old) == codec.to_plain(found.spec.template):
+            session.out(
+                f"{found.name} skipped rollback"
+                f" (current template already matches revision {number})"
+            )
+            return 0
+        wanted: Any = kind.message()
+        wanted.spec.template.MergeFromString(old.SerializeToString())
+        patch = pb.Patch(merge=pb.Merge(object=wanted.SerializeToString()))
+        patch.merge.mask.paths.append("spec.template")
+        if await _patch(session, found, patch, dry_run, attempt):
+            break
+    session.out(f"{found.name} rolled back{DRY[dry_run]}")
+    return 0
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@options.dry_run
+@click.pass_obj
+async def pause(session: Session, words: tuple[str, ...], dry_run: str) -> int:
+    """Let changes of the template wait."""
+    return await _set_paused(session, words, dry_run, paused=True)
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@options.dry_run
+@click.pass_obj
+async def resume(session: Session, words: tuple[str, ...], dry_run: str) -> int:
+    """Go on with what was paused."""
+    return await _set_paused(session, words, dry_run, paused=False)
+
+
+async def _set_paused(
+    session: Session, words: tuple[str, ...], dry_run: str, *, paused: bool
+) -> int:
+    word = "paused" if paused else "resumed"
+    found = await _one(session, words, "spec.paused", word)
+    if bool(found.spec.paused) == paused:
+        raise Exit(FAILED, f"error: {found.said} is {'already' if paused else 'not'} paused")
+    patch = pb.Patch(json_merge=json.dumps({"spec": {"paused": paused}}))
+    await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
+    session.out(f"{found.name} {word}{DRY[dry_run]}")
+    return 0
+
+
+@rollout.command()
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@options.namespace
+@options.dry_run
+@click.pass_obj
+async def restart(session: Session, words: tuple[str, ...], dry_run: str) -> int:
+    """Replace all pods by new ones of the same template."""
+    found = await _one(session, words, "spec.template.metadata", "restarted")
+    if rollouts.has(found.kind, "spec.paused") and found.spec.paused:
+        raise Exit(
+            FAILED, f"error: {found.said} is paused; `kcore rollout resume {found.name}` first"
+        )
+    now = datetime.fromtimestamp(session.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    change = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: now}}}}}
+    patch = pb.Patch(json_merge=json.dumps(change))
+    await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
+    session.out(f"{found.name} restarted{DRY[dry_run]}")
+    return 0
+
+
+async def _patch(
+    session: Session,
+    found: _Found,
+    patch: pb.Patch,
+    dry_run: str,
+    attempt: int,
+    *,
+    guarded: bool = True,
+) -> bool:
+    """Commits the patch; False where the object has changed since and another try is left."""
+    if dry_run == "client":
+        return True
+    ref = objects.ref(found.kind, found.message)
+    revision = int(objects.metadata(found.message).resource_version or 0)
+    guards = [pb.Guard(ref=ref, revision=revision)] if guarded else []
+    try:
+        await objects.change(
+            session, pb.Operation(ref=ref, patch=patch), guards, dry_run=dry_run == "server"
+        )
+    except ApiError as error:
+        if error.reason is Reason.CONFLICT and guarded and attempt < _ATTEMPTS - 1:
+            return False
+        raise
+    return True
+
+
+async def _revisions(session: Session, found: _Found) -> dict[int, Message]:
+    """The objects that keep the object's templates, by revision."""
+    catalogue = await session.kinds()
+    owner = objects.metadata(found.message)
+    known: dict[int, Message] = {}
+    for kind in catalogue.kinds:
+        if kind is found.kind or not rollouts.has(kind, "spec.template.spec"):
+            continue
+        labels = selector_text(codec.to_plain(found.spec.selector))
+        listing = await objects.listing(session, kind, owner.namespace, labels=labels)
+        for message in listing.items:
+            metadata = objects.metadata(message)
+            owners = {o.uid for o in metadata.owner_references if o.controller}
+            number = metadata.annotations.get(REVISION, "")
+            if owner.uid in owners and number.isdecimal():
+                known[int(number)] = message
+    return known
+
+
+def selector_text(plain: dict[str, Any]) -> str:
+    """A label selector (or a map of labels) as the text that lists take."""
+    if "matchLabels" not in plain and "matchExpressions" not in plain:
+        return ",".join(f"{k}={v}" for k, v in sorted(plain.items()))
+    parts = [f"{k}={v}" for k, v in sorted((plain.get("matchLabels") or {}).items())]
+    for expression in plain.get("matchExpressions") or []:
+        key, operator = expression.get("key", ""), expression.get("operator", "")
+        values = ",".join(expression.get("values") or [])
+        parts.append(
+            {
+                "Exists": key,
+                "DoesNotExist": f"!{key}",
+                "In": f"{key} in ({values})",
+                "NotIn": f"{key} notin ({values})",
+            }[operator]
+        )
+    return ",".join(parts)
+
+
+def _template(message: Message) -> Message:
+    """The template, as somebody wrote it."""
+    keeper: Any = message
+    made: Any = type(keeper.spec.template)()
+    made.CopyFrom(keeper.spec.template)
+    made.metadata.labels.pop(HASH, None)
+    return made  # type: ignore[no-any-return]
+
+
+def _previous(found: _Found, known: dict[int, Message], asked: int) -> int:
+    """The revision to go back to."""
+    if asked:
+        if asked not in known:
+            have = ", ".join(str(n) for n in sorted(known)) or "none"
+            raise Exit(FAILED, f"error: {found.said} has no revision {asked}; there are: {have}")
+        return asked
+    if len(known) < 2:
+        raise Exit(FAILED, f"error: {found.said} has no earlier revision")
+    return sorted(known)[-2]
