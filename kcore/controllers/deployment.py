@@ -55,7 +55,7 @@ class _Seen:
 
     @property
     def sets(self) -> tuple[ReplicaSet, ...]:
-        """All of them."""
+        """All of them, the new one last."""
         return self.old if self.new is None else (*self.old, self.new)
 
 
@@ -78,23 +78,22 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     seen = _look(live, claimed.children)
     if live.metadata.HasField("deletion_timestamp"):
         return _finish(seen, now, (), (), only_scaled=True)
-    numbers = [_numbers(each, live) for each in seen.sets]
+    numbers = [_numbers(view, each, live, now) for each in seen.sets]
     if live.spec.paused or rollout.needs_scaling(seen.limits.replicas, numbers):
-        return _resize(seen, now)
+        return _resize(seen, numbers, now)
     if not _is_rolling(live) and not _old_is_gone(view, seen):
         return _empty_old(seen, now)
     if seen.new is None:
-        return _begin(view, seen, now)
-    return _proceed(view, seen, now)
+        return _begin(view, seen, numbers, now)
+    return _proceed(seen, numbers, now)
 
 
 # Four ways to go on.
 
 
-def _resize(seen: _Seen, now: float) -> Result:
+def _resize(seen: _Seen, numbers: list[rollout.Set], now: float) -> Result:
     """The size has changed, or the rollout rests: sizes only."""
-    new = None if seen.new is None else _numbers(seen.new, seen.live)
-    old = [_numbers(each, seen.live) for each in seen.old]
+    old, new = numbers[: len(seen.old)], None if seen.new is None else numbers[-1]
     sizes = rollout.scale(seen.limits, new, old, rolling=_is_rolling(seen.live))
     transactions, events = _sized(seen, sizes, all_active=True)
     if seen.live.spec.paused:
@@ -109,7 +108,7 @@ def _empty_old(seen: _Seen, now: float) -> Result:
     return _finish(seen, now, transactions, events)
 
 
-def _begin(view: View, seen: _Seen, now: float) -> Result:
+def _begin(view: View, seen: _Seen, old: list[rollout.Set], now: float) -> Result:
     """A template that has no set yet."""
     live = seen.live
     letters = template_letters(live.spec.template, live.status.collision_count)
@@ -117,7 +116,6 @@ def _begin(view: View, seen: _Seen, now: float) -> Result:
     if view.get(ReplicaSet, live.metadata.namespace, named) is not None:
         # Somebody else's set has the name, or the letters met: take others.
         return _finish(seen, now, (), (), collisions=live.status.collision_count + 1)
-    old = [_numbers(each, live, view) for each in seen.old]
     size = seen.limits.replicas
     if _is_rolling(live):
         size = rollout.grow(seen.limits, rollout.Set(named, now, 0), old)
@@ -143,19 +141,14 @@ def _begin(view: View, seen: _Seen, now: float) -> Result:
     return _finish(seen, now, [asked], events, created=named)
 
 
-def _proceed(view: View, seen: _Seen, now: float) -> Result:
+def _proceed(seen: _Seen, numbers: list[rollout.Set], now: float) -> Result:
     """On with the rollout, or all is done."""
-    live, new = seen.live, seen.new
-    assert new is not None
-    numbers = _numbers(new, live, view)
-    old = [_numbers(each, live, view) for each in seen.old]
-    sizes = {}
-    if _is_rolling(live):
-        sizes[numbers.name] = rollout.grow(seen.limits, numbers, old)
-        sizes |= rollout.shrink(seen.limits, numbers, old)
+    *old, new = numbers
+    if _is_rolling(seen.live):
+        sizes = {new.name: rollout.grow(seen.limits, new, old)}
+        sizes |= rollout.shrink(seen.limits, new, old)
     else:
-        sizes[numbers.name] = seen.limits.replicas
-        sizes |= {each.name: 0 for each in old if each.asked}
+        sizes = {new.name: seen.limits.replicas}
     transactions, events = _sized(seen, sizes)
     return _finish(seen, now, transactions, events, clear=True)
 
@@ -299,18 +292,17 @@ def _old_is_gone(view: View, seen: _Seen) -> bool:
     return True
 
 
-def _numbers(each: ReplicaSet, live: Deployment, view: View | None = None) -> rollout.Set:
-    """Its numbers; with a view, pods that its status does not tell of yet are counted too."""
-    pods = each.status.replicas
-    if view is not None:
-        there = view.list(Pod, each.metadata.namespace, owner=each.metadata.uid)
-        pods = max(pods, sum(map(pod.is_active, there)))
+def _numbers(view: View, each: ReplicaSet, live: Deployment, now: float) -> rollout.Set:
+    """Its numbers, counted on its pods: its status may not tell of all of them yet."""
+    there = view.list(Pod, each.metadata.namespace, owner=each.metadata.uid)
+    active = [one for one in there if pod.is_active(one)]
+    least = each.spec.min_ready_seconds
     return rollout.Set(
         each.metadata.name,
         each.metadata.creation_timestamp.seconds,
         replicaset.replicas(each),
-        pods,
-        each.status.available_replicas,
+        max(each.status.replicas, len(active)),
+        sum(pod.is_available(one, least, now) for one in active),
         _number(each, MOST) or live.status.replicas,
         _number(each, DESIRED),
     )

@@ -35,6 +35,13 @@ def available_at(pod: pod_pb2.Pod, min_ready_seconds: int) -> float | None:
     return None if since is None else since + min_ready_seconds
 
 
+def is_available(pod: pod_pb2.Pod, min_ready_seconds: int, now: float) -> bool:
+    """Whether it has been ready for so long."""
+    moment = available_at(pod, min_ready_seconds)
+    # Without a least time, clocks that differ must not matter.
+    return moment is not None and (min_ready_seconds <= 0 or moment <= now)
+
+
 def restarts(pod: pod_pb2.Pod) -> int:
     """How often the container that restarted most has."""
     return max((each.restart_count for each in pod.status.container_statuses), default=0)

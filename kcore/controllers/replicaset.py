@@ -2,8 +2,9 @@
 
 Adopts, releases, creates and deletes pods until as many count as the spec asks for, and says in the
 status how many there are. A pod counts until it is over or on its way out. Which pods go first is
-`ranked`, a plain sort. Creations carry a guard on the spec's replicas: when somebody has taken the
-number down in between, they don't happen. It must not know deployments, nor how pods are run.
+`ranked`, a plain sort. Creations and deletions carry a guard on the spec's replicas: when somebody
+has changed the number in between, they don't happen, so whoever sets the number can count on it.
+It must not know deployments, nor how pods are run.
 """
 
 from collections import Counter
@@ -68,7 +69,7 @@ def reconcile(view: View, key: Key, now: float) -> Result:
         elif len(active) > wanted:
             surplus = min(len(active) - wanted, _MOST_AT_ONCE)
             for doomed in ranked(active, siblings(view, live))[:surplus]:
-                asked = transaction.delete(doomed)
+                asked = transaction.delete(doomed, guards=_still_wanted(live))
                 transactions.append(asked)
                 events += _said(live, "Delete", "Delet", doomed.metadata.name, asked)
     status = _status(view, key, live, active, now)
@@ -178,8 +179,7 @@ def _status(
     least = live.spec.min_ready_seconds
     labels = live.spec.template.metadata.labels.items()
     ready = [each for each in active if pod.ready_since(each) is not None]
-    # Without a least time, clocks that differ must not matter.
-    available = sum(not least or (pod.available_at(each, least) or 0.0) <= now for each in ready)
+    available = sum(pod.is_available(each, least, now) for each in ready)
     labelled = sum(all(each.metadata.labels.get(k) == v for k, v in labels) for each in active)
     status = replica_set_pb2.ReplicaSetStatus(
         replicas=len(active),

@@ -63,6 +63,20 @@ def test_those_that_do_not_serve_go_first() -> None:
     assert rollout.shrink(limits, new, [well, sick]) == {"sick": 1, "well": 4}
 
 
+def test_what_the_new_set_does_not_serve_yet_holds_the_old_ones() -> None:
+    limits = rollout.bounds(10, "25%", "25%")
+    old = Set("old", 1.0, 8, 8, 6)
+    assert rollout.shrink(limits, Set("new", 2.0, 5, 5, 0), [old]) == {}
+    assert rollout.shrink(limits, Set("new", 2.0, 5, 5, 1), [old]) == {"old": 7}
+
+
+def test_a_set_that_still_shrinks_leaves_no_room() -> None:
+    limits = rollout.bounds(4, "25%", "25%")
+    new = Set("new", 2.0, 1, 1, 1)
+    assert rollout.grow(limits, new, [Set("old", 1.0, 2, 4, 2)]) == 1
+    assert rollout.grow(limits, new, [Set("old", 1.0, 2, 2, 2)]) == 3
+
+
 amount = st.one_of(st.integers(0, 20), st.integers(0, 100).map(lambda percent: f"{percent}%"))
 
 

@@ -291,8 +291,9 @@ class World:
             owner.metadata(obj).generation += 1
         meta = owner.metadata(obj)
         if meta.HasField("deletion_timestamp") and not meta.finalizers:
-            graceful = obj.DESCRIPTOR.name == "Pod" and meta.deletion_grace_period_seconds > 0
-            if not graceful:
+            waits = obj.DESCRIPTOR.name == "Pod" and meta.deletion_grace_period_seconds > 0
+            waits = waits or (obj.DESCRIPTOR.name == "Namespace" and self._within(meta.name))
+            if not waits:
                 self._drop(name)
                 return
         if live != obj:
