@@ -186,7 +186,7 @@ class _Reference:
         yield "| --- | --- | --- |"
         for field in message.fields:
             said = self._options.field(field)
-            about = " ".join([self._comment(field), *_facts(said)]) if said else self._comment(field)
+            about = " ".join([self._comment(field), *(_facts(said) if said else ())])
             name = "(in place)" if said and said.inline else f"`{field.json_name}`"
             yield f"| {name} | {_type(field)} | {about.replace('|', chr(92) + '|')} |"
 
@@ -253,7 +253,7 @@ def _facts(said: Any) -> Iterator[str]:
     if said.default:
         yield f"Default `{said.default}`."
     if said.enum:
-        yield f"One of {_code(repr(word) if not word else word for word in said.enum)}."
+        yield f"One of {_code(word or repr(word) for word in said.enum)}."
     if said.format:
         yield f"Format {said.format}."
     if said.HasField("min"):

@@ -104,9 +104,7 @@ def file_name(kind: Descriptor) -> str:
 
 def service_file(kind: Descriptor) -> FileDescriptorProto:
     """A file with the kind's typed service and its messages, with comments as source info."""
-    file = FileDescriptorProto(
-        name=file_name(kind), package=kind.file.package, syntax="proto3"
-    )
+    file = FileDescriptorProto(name=file_name(kind), package=kind.file.package, syntax="proto3")
     file.dependency.extend(sorted({_API, _META, _TYPED, kind.file.name}))
     notes = _Notes(file)
     notes.at((12,), f"{kind.name}s, typed: a face of the five verbs, generated from the kind.")
@@ -140,40 +138,61 @@ def service_file(kind: Descriptor) -> FileDescriptorProto:
         FieldDescriptorProto.TYPE_BOOL,
     )
     _message(
-        file, notes, f"{kind.name}List", "A page of objects.",
-        _Field("metadata", 1, ".kcore.meta.v1.ListMeta",
-               "The revision of the list, and the token for the next page."),
+        file,
+        notes,
+        f"{kind.name}List",
+        "A page of objects.",
+        _Field(
+            "metadata",
+            1,
+            ".kcore.meta.v1.ListMeta",
+            "The revision of the list, and the token for the next page.",
+        ),
         _Field("items", 2, of_kind, "The objects, by namespace and name.", repeated=True),
     )
     _message(
-        file, notes, f"{kind.name}Event", "One change.",
+        file,
+        notes,
+        f"{kind.name}Event",
+        "One change.",
         _Field("type", 1, ".kcore.api.v1.Event.Type", "What happened.", enum=True),
         _Field("object", 2, of_kind, "The object; its last state, if it was deleted."),
         _Field("revision", 3, int64, "The revision of the change."),
         _Field("selection", 4, int32, "Always 0."),
     )
     _message(
-        file, notes, f"{kind.name}Events", "Changes, complete up to a revision.",
+        file,
+        notes,
+        f"{kind.name}Events",
+        "Changes, complete up to a revision.",
         _Field("revision", 1, int64, "All events up to here have been sent."),
-        _Field("events", 2, f"{ours}{kind.name}Event", "In the order of revisions.",
-               repeated=True),
-        _Field("synced", 3, boolean,
-               "The present state is complete, changes follow. Sent once."),
+        _Field("events", 2, f"{ours}{kind.name}Event", "In the order of revisions.", repeated=True),
+        _Field("synced", 3, boolean, "The present state is complete, changes follow. Sent once."),
     )
     _message(
-        file, notes, f"{kind.name}Write", "Asks for a change.",
+        file,
+        notes,
+        f"{kind.name}Write",
+        "Asks for a change.",
         _Field("namespace", 1, string, "The object's namespace; empty: as it says itself."),
         _Field("name", 2, string, "The object's name; empty: as it says itself."),
         _Field("object", 3, of_kind, "The object."),
         _Field("dry_run", 4, boolean, "Do everything but store it."),
-        _Field("manager", 5, string,
-               "Who owns the fields that it sets; empty: the caller's name."),
+        _Field("manager", 5, string, "Who owns the fields that it sets; empty: the caller's name."),
         _Field("force", 6, boolean, "In Apply: take fields that others own."),
-        _Field("request_id", 7, string,
-               "Chosen by the caller, unique: a repeated request is answered, not repeated."),
+        _Field(
+            "request_id",
+            7,
+            string,
+            "Chosen by the caller, unique: a repeated request is answered, not repeated.",
+        ),
         _Field("because", 8, int64, "The revision that made the caller do it; 0: none."),
-        _Field("subresource", 9, string,
-               "In Update and Apply: the door to write through; empty: the object's own."),
+        _Field(
+            "subresource",
+            9,
+            string,
+            "In Update and Apply: the door to write through; empty: the object's own.",
+        ),
     )
     return file
 
