@@ -125,12 +125,12 @@ class Recorder:
             for entry, error in zip(some, failures, strict=True):
                 if error is None:
                     continue
-                if error.reason is Reason.ALREADY_EXISTS:
+                known = self._known.pop(entry.name, None)
+                if error.reason in (Reason.ALREADY_EXISTS, Reason.CONFLICT):
+                    # Somebody else says the same, or did before a restart.
                     await self._meet(entry)
                     again.append(entry)
-                elif error.reason in (Reason.NOT_FOUND, Reason.CONFLICT) and (
-                    self._known.pop(entry.name, None) is not None
-                ):
+                elif error.reason is Reason.NOT_FOUND and known is not None:
                     again.append(entry)
                 else:
                     self._drop(entry, error)
@@ -192,7 +192,9 @@ class Recorder:
         merge = pb.Merge(object=event.SerializeToString(deterministic=True))
         merge.mask.paths.extend(("count", "lastTimestamp"))
         operation = pb.Operation(ref=ref, patch=pb.Patch(merge=merge))
-        return pb.Transaction(operations=[operation])
+        return pb.Transaction(
+            guards=[transaction.field_is(ref, "count", known.count)], operations=[operation]
+        )
 
     def _event(self, entry: _Entry, count: int) -> event_pb2.Event:
         return event_pb2.Event(

@@ -87,6 +87,8 @@ class World:
     said: list[str] = field(default_factory=list)
     # What was accepted, as words: for goldens and for people who read failures.
     log: list[str] = field(default_factory=list)
+    # All events there ever were: (kind, event).
+    history: list[tuple[str, pb.Event]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         classes: dict[str, type[Message]] = {}
@@ -238,6 +240,11 @@ class World:
         if not holds:
             raise ApiError(Reason.CONFLICT, f"guard failed: {guard}")
 
+    def do(self, transaction: pb.Transaction) -> int:
+        """The same, answering with the revision; for a server."""
+        self.commit(transaction)
+        return self.revision
+
     def _do(self, operation: pb.Operation) -> None:
         name = Name(operation.ref.kind, operation.ref.namespace, operation.ref.name)
         kind = CLASSES[name.kind]
@@ -336,6 +343,7 @@ class World:
     def _tell(self, obj: Message, type_: Any) -> None:
         event = pb.Event(type=type_, object=obj.SerializeToString(), revision=self.revision)
         self._pending.append((obj.DESCRIPTOR.full_name, event))
+        self.history.append((obj.DESCRIPTOR.full_name, event))
 
     def _publish(self) -> None:
         """The view learns what has happened, and keys are queued."""
