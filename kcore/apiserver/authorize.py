@@ -103,7 +103,7 @@ def _of_node(node: str) -> tuple[_Rule, ...]:
     return (
         _CAUSES,
         _Rule(READ, (NODE, POD, _NAMESPACE, *_NETWORK)),
-        _Rule(WRITE, (NODE,), ("", "status"), names=(node,)),
+        _Rule(frozenset(("create", *_CHANGE)), (NODE,), ("", "status"), names=(node,)),
         _Rule(frozenset(("create",)), (NODE,), (LINK,), names=(node,)),
         _Rule(frozenset(("create", "delete")), (POD,), bound=True),
         _Rule(_CHANGE, (POD,), ("status",), bound=True),
@@ -148,7 +148,6 @@ def denial(
     verb: str,
     resource: str,
     group: str,
-    namespaced: bool,
     namespace: str = "",
     name: str = "",
     subresource: str = "",
@@ -158,7 +157,7 @@ def denial(
     if name:
         subject += f' "{name}"'
     whole = f"{resource}/{subresource}" if subresource else resource
-    if namespaced and namespace:
+    if namespace:
         where = f'in the namespace "{namespace}"'
     else:
         where = "at the cluster scope"

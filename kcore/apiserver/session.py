@@ -1,0 +1,320 @@
+"""The Api for one caller, in process: decode, ask for permission, hand on to the kernel.
+
+    api: Api = Session(kernel, user)
+
+Components that share a process with the kernel are given one; the gRPC face holds one for each
+caller, and takes the methods in `…_bytes`, which answer with bytes ready to be sent. Permission is
+asked for each operation after decoding, so no face, batch, guard, dry run or reading of the past is
+a way around it. What an operation leaves to its object (namespace, name) is read off it by the
+kind's own class and written into the reference, and the kernel refuses an object that says
+otherwise: what is checked is what is stored.
+
+It must not know how a caller came in, nor how the kernel keeps anything.
+"""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from google.protobuf.message import DecodeError
+from kcore_api.kcore.api.v1 import api_pb2 as pb
+from kcore_api.kcore.api.v1 import auth_pb2
+from kcore_api.kcore.core.v1 import pod_pb2
+
+from kcore.apiserver import authorize
+from kcore.apiserver.authorize import Decision
+from kcore.apiserver.identity import User
+from kcore.kernel.schema import Schema
+from kcore.wire import errors
+from kcore.wire.errors import ApiError, Reason, Violation
+
+Decide = Callable[[User, str, str, str, str, str], Decision]
+
+ANY_KIND = "*"
+# What asks for which permission; an apply that makes the object needs "create" as well.
+_VERBS = {
+    "create": "create",
+    "update": "update",
+    "apply": "patch",
+    "patch": "patch",
+    "delete": "delete",
+}
+
+
+class Kernel(Protocol):
+    """What is needed of the kernel: the five verbs, without permission."""
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds, now."""
+        ...
+
+    @property
+    def head(self) -> int:
+        """The last revision."""
+        ...
+
+    async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+        """The kinds that are served."""
+        ...
+
+    async def get(self, request: pb.GetRequest) -> bytes:
+        """A GetResponse."""
+        ...
+
+    async def list(self, request: pb.ListRequest, user: str = "") -> bytes:
+        """A ListResponse."""
+        ...
+
+    def watch(
+        self, request: pb.WatchRequest, allowed: Callable[[str, str, str], bool] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """WatchResponses."""
+        ...
+
+    async def commit(self, request: pb.CommitRequest, actor: str) -> pb.CommitResponse:
+        """Each transaction's outcome, also of a single one."""
+        ...
+
+
+class Session:
+    """One caller's Api."""
+
+    def __init__(self, kernel: Kernel, user: User, decide: Decide = authorize.decide) -> None:
+        """`user`: whom the caller was found to be."""
+        self.user = user
+        self._kernel = kernel
+        self._decide = decide
+
+    async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+        """The kinds that are served; everybody may know."""
+        return await self._kernel.kinds(request)
+
+    async def get(self, request: pb.GetRequest) -> pb.GetResponse:
+        """One object."""
+        return pb.GetResponse.FromString(await self.get_bytes(request))
+
+    async def get_bytes(self, request: pb.GetRequest) -> bytes:
+        """One object, as a GetResponse."""
+        ref = request.ref
+        self.check("get", ref.kind, ref.namespace, ref.name)
+        return await self._kernel.get(request)
+
+    async def list(self, request: pb.ListRequest) -> pb.ListResponse:
+        """A page of objects."""
+        return pb.ListResponse.FromString(await self.list_bytes(request))
+
+    async def list_bytes(self, request: pb.ListRequest) -> bytes:
+        """A page of objects, as a ListResponse."""
+        selection = request.selection
+        for name in selection.names or ("",):
+            self.check("list", selection.kind, selection.namespace, name)
+        return await self._kernel.list(request, self.user.name)
+
+    async def watch(self, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
+        """Objects, then their changes."""
+        async with aclosing(self.watch_bytes(request)) as responses:
+            async for response in responses:
+                yield pb.WatchResponse.FromString(response)
+
+    def watch_bytes(self, request: pb.WatchRequest) -> AsyncGenerator[bytes, None]:
+        """Objects, then their changes, as WatchResponses. A selection of "*" shows what it may."""
+        named: set[tuple[str, str]] = set()
+        for selection in request.selections:
+            if selection.kind == ANY_KIND:
+                continue
+            for name in selection.names or ("",):
+                self.check("watch", selection.kind, selection.namespace, name)
+                named.add((selection.kind, name))
+        user, decide = self.user, self._decide
+
+        def allowed(kind: str, namespace: str, name: str) -> bool:
+            # That one may watch an object by its name is no leave to watch all by theirs.
+            name = name if (kind, name) in named else ""
+            return decide(user, "watch", kind, namespace, name, "").allowed
+
+        return self._kernel.watch(request, allowed)
+
+    async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
+        """Transactions. One alone raises its error; of several each result has its own."""
+        refused: dict[int, ApiError] = {}
+        permitted = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
+        for index, transaction in enumerate(request.transactions):
+            try:
+                permitted.transactions.append(await self._permit(transaction))
+            except ApiError as error:
+                if len(request.transactions) == 1:
+                    raise
+                refused[index] = error
+        if len(request.transactions) == 1:
+            response = await self._kernel.commit(permitted, self.user.name)
+            if response.results and response.results[0].HasField("error"):
+                raise errors.from_status(response.results[0].error)
+            return response
+        if refused and not permitted.transactions:
+            response = pb.CommitResponse()
+        else:
+            response = await self._kernel.commit(permitted, self.user.name)
+        if not refused:
+            return response
+        results = iter(response.results)
+        whole = pb.CommitResponse()
+        for index in range(len(request.transactions)):
+            if index in refused:
+                whole.results.add(error=errors.to_status(refused[index]))
+            else:
+                whole.results.append(next(results))
+        return whole
+
+    def who_am_i(self) -> auth_pb2.WhoAmIResponse:
+        """The caller."""
+        return auth_pb2.WhoAmIResponse(user=self.user.name, groups=self.user.groups)
+
+    def can_i(self, request: auth_pb2.CanIRequest) -> auth_pb2.CanIResponse:
+        """Whether the caller may do something."""
+        decision = self._decide(
+            self.user,
+            request.verb,
+            request.kind,
+            self._namespace(request.kind, request.namespace),
+            request.name,
+            request.subresource,
+        )
+        reason = decision.reason
+        if decision.bound_to:
+            reason += f", for objects of node {decision.bound_to} only"
+        return auth_pb2.CanIResponse(allowed=decision.allowed, reason=reason)
+
+    def check(
+        self, verb: str, kind: str, namespace: str, name: str, subresource: str = ""
+    ) -> Decision:
+        """Raises FORBIDDEN unless the caller may."""
+        namespace = self._namespace(kind, namespace)
+        decision = self._decide(self.user, verb, kind, namespace, name, subresource)
+        if decision.allowed:
+            return decision
+        raise self.forbidden(verb, kind, namespace, name, subresource)
+
+    def forbidden(
+        self, verb: str, kind: str, namespace: str, name: str, subresource: str = ""
+    ) -> ApiError:
+        """The error for what the caller may not."""
+        known = self._kernel.schema.kinds.get(kind)
+        plural, group = (known.plural, known.group) if known is not None else (kind, "")
+        said = authorize.denial(self.user, verb, plural, group, namespace, name, subresource)
+        return ApiError(Reason.FORBIDDEN, said)
+
+    async def pod(self, namespace: str, name: str) -> pod_pb2.Pod | None:
+        """A pod as it is, whatever the caller may; None where there is none."""
+        ref = pb.Ref(kind=authorize.POD, namespace=namespace, name=name)
+        try:
+            answer = await self._kernel.get(pb.GetRequest(ref=ref))
+        except ApiError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise
+        return pod_pb2.Pod.FromString(pb.GetResponse.FromString(answer).object)
+
+    async def _permit(self, transaction: pb.Transaction) -> pb.Transaction:
+        """The transaction with whole references, if the caller may do all of it."""
+        whole = pb.Transaction()
+        whole.CopyFrom(transaction)
+        if whole.because and not self._decide(self.user, authorize.CAUSE, "", "", "", "").allowed:
+            said = f'User "{self.user.name}" cannot say what its writes are because of'
+            raise ApiError(Reason.FORBIDDEN, said)
+        for guard in whole.guards:
+            self.check("get", guard.ref.kind, guard.ref.namespace, guard.ref.name)
+        for index, operation in enumerate(whole.operations):
+            await self._permit_operation(whole, operation, f"operations[{index}]")
+        return whole
+
+    async def _permit_operation(
+        self, whole: pb.Transaction, operation: pb.Operation, path: str
+    ) -> None:
+        ref = operation.ref
+        do = operation.WhichOneof("do")
+        if do is None:
+            raise _invalid(path, "says nothing to do")
+        body = _object(operation, do)
+        if body is not None:
+            self._complete(ref, body, path)
+        verb = _VERBS[do]
+        decision = self.check(verb, ref.kind, ref.namespace, ref.name, operation.subresource)
+        if decision.bound_to:
+            await self._check_bound(whole, operation, body, verb, decision.bound_to)
+        if do == "apply" and not operation.subresource:
+            await self._check_creation(whole, ref)
+
+    def _complete(self, ref: pb.Ref, body: bytes, path: str) -> None:
+        """Fills in what the reference leaves to the object."""
+        if ref.name and ref.namespace:
+            return
+        kind = self._kernel.schema.kind(ref.kind)
+        if ref.name and not kind.namespaced:
+            return
+        try:
+            metadata: Any = kind.message.FromString(body).metadata  # type: ignore[attr-defined]
+        except DecodeError:
+            raise _invalid(path, f"its object is no {kind.short_name}") from None
+        if not ref.name:
+            ref.name = metadata.name
+        if not ref.namespace and kind.namespaced:
+            ref.namespace = metadata.namespace
+
+    async def _check_bound(
+        self,
+        whole: pb.Transaction,
+        operation: pb.Operation,
+        body: bytes | None,
+        verb: str,
+        node: str,
+    ) -> None:
+        """Refuses what is not about the node's own pods, here and, by a guard, in the kernel."""
+        ref = operation.ref
+        if verb == "create":
+            pod: pod_pb2.Pod | None = pod_pb2.Pod.FromString(body or b"")
+        else:
+            pod = await self.pod(ref.namespace, ref.name)
+            if pod is None:
+                # The kernel says so.
+                return
+            guard = whole.guards.add(ref=ref)
+            guard.field.path, guard.field.value = "spec.nodeName", node
+        if pod is not None and pod.spec.node_name != node:
+            raise self.forbidden(verb, ref.kind, ref.namespace, ref.name, operation.subresource)
+
+    async def _check_creation(self, whole: pb.Transaction, ref: pb.Ref) -> None:
+        """Refuses an apply that would make an object, to those who may only change it."""
+        namespace = self._namespace(ref.kind, ref.namespace)
+        if self._decide(self.user, "create", ref.kind, namespace, ref.name, "").allowed:
+            return
+        try:
+            await self._kernel.get(pb.GetRequest(ref=ref))
+        except ApiError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            raise self.forbidden("create", ref.kind, namespace, ref.name) from None
+        guard = whole.guards.add(ref=ref)
+        guard.field.path, guard.field.value = "metadata.name", ref.name
+
+    def _namespace(self, kind: str, namespace: str) -> str:
+        """The namespace that permission is asked for: none for kinds of the cluster."""
+        known = self._kernel.schema.kinds.get(kind)
+        return namespace if known is None or known.namespaced else ""
+
+
+def _object(operation: pb.Operation, do: str) -> bytes | None:
+    """The object that the operation carries."""
+    if do == "create":
+        return operation.create
+    if do == "update":
+        return operation.update
+    if do == "apply":
+        return operation.apply.object
+    if do == "patch" and operation.patch.WhichOneof("patch") == "merge":
+        return operation.patch.merge.object
+    return None
+
+
+def _invalid(path: str, said: str) -> ApiError:
+    return ApiError(Reason.INVALID, f"{path}: {said}", [Violation(path, said)])
