@@ -4,7 +4,9 @@ import filecmp
 import importlib
 import itertools
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import google.rpc
 import kcore_api
@@ -112,6 +114,46 @@ def test_the_descriptors_hold_comments_and_nothing_of_cri() -> None:
                 assert (4, index) in said, f"{file.name}: {message.name} has no comment"
                 for number, field in enumerate(message.field):
                     assert (4, index, 2, number) in said, f"{message.name}.{field.name}"
+
+
+def test_the_descriptors_are_those_of_the_protos() -> None:
+    made = {file.name: file for file in _generator().descriptors().file}
+    for file in FILES.file:
+        if file.name.startswith("kcore/"):
+            assert file == made.pop(file.name), f"{file.name}: run `make gen`"
+    assert not [name for name in made if name.startswith("kcore/")]
+
+
+def test_the_classes_are_those_of_the_descriptors() -> None:
+    for file in FILES.file:
+        if not file.name.startswith("kcore/"):
+            continue
+        module = importlib.import_module(f"kcore_api.{file.name[:-6].replace('/', '.')}_pb2")
+        pool = descriptor_pool.DescriptorPool()
+        made = descriptor_pb2.FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+        expected = descriptor_pb2.FileDescriptorProto()
+        for known in FILES.file:
+            pool.Add(known)
+        pool.FindFileByName(file.name).CopyToProto(expected)
+        for one in (made, expected):
+            one.ClearField("source_code_info")
+            for message in one.message_type:
+                for field in message.field:
+                    field.ClearField("json_name")
+        assert made == expected, f"{file.name}: run `make gen`"
+
+
+def test_the_reference_is_that_of_the_descriptors() -> None:
+    text = _generator().reference.render(FILES)
+    assert text == (ROOT / "generated/reference.md").read_text(), "run `make gen`"
+
+
+def _generator() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "proto"))
+    try:
+        return importlib.import_module("gen")
+    finally:
+        sys.path.remove(str(ROOT / "proto"))
 
 
 def test_the_copy_of_status_is_googles_own() -> None:
