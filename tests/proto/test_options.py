@@ -697,6 +697,8 @@ def test_a_pod_may_not_change_so(before: str, after: str, path: str) -> None:
         ("", "active_deadline_seconds: 10"),
         ("active_deadline_seconds: 10", "active_deadline_seconds: 9"),
         ("tolerations { key: 'a' }", "tolerations { key: 'b' } tolerations { key: 'a' }"),
+        ("tolerations { key: 'a' effect: 'NoExecute' toleration_seconds: 5 }",
+         "tolerations { key: 'a' effect: 'NoExecute' toleration_seconds: 9 }"),
         ("scheduling_gates { name: 'a' } scheduling_gates { name: 'b' }",
          "scheduling_gates { name: 'b' }"),
         ("termination_grace_period_seconds: -5", "termination_grace_period_seconds: 1"),

@@ -3680,7 +3680,7 @@ class PodSpec(betterproto2.Message):
         24, betterproto2.TYPE_STRING, optional=True
     )
     """
-    The class that priority comes from.
+    The class that priority comes from: system-cluster-critical or system-node-critical.
     """
 
     priority: "int | None" = betterproto2.field(
