@@ -49,8 +49,6 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
         "down": ("kcore.cli.up:down", "Take it away without a trace"),
-        "init": ("kcore.boot.cli:init", "Start the first node of a cluster"),
-        "join": ("kcore.boot.cli:join", "Start another node"),
     },
     "About": {
         "api-resources": ("kcore.cli.about:api_resources", "List the kinds"),
@@ -121,9 +119,7 @@ def main() -> None:
     try:
         work = _start(sys.argv[1:], session)
         if inspect.iscoroutine(work):
-            # Not asyncio.run: it would wait for the thread that reads a terminal.
-            with asyncio.Runner() as runner:
-                work = runner.run(_finish(work, session))
+            work = asyncio.run(_finish(work, session))
         code = work if isinstance(work, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         code = _failed(error, session)

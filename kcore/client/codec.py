@@ -418,7 +418,10 @@ def _read_time(message: Any, value: Any) -> None:
 def _read_quantity(message: Any, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _Bad(f"expected a quantity, got {_said(value)}")
+    # A number's own text, but for forms that no quantity has: 0400, 0x10.
     said = value if isinstance(value, str) else _number_text(value)
+    if isinstance(value, int):
+        said = str(int(value))
     try:
         quantity.parse(said)
     except ValueError as wrong:

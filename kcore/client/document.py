@@ -53,6 +53,18 @@ _LONGEST_INT: Final = 64
 _BREAKS: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 
+class Int(int):
+    """A whole number that was not written in plain decimals, with the text it was written in."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> "Int":
+        """From its value and its text."""
+        made = super().__new__(cls, value)
+        made.text = text
+        return made
+
+
 class Float(float):
     """A number that is no integer, with the text it was written in."""
 
@@ -187,7 +199,8 @@ def scalar(text: str) -> str | int | float | bool | None:
         for group, base in _BASES:
             digits = found[group]
             if digits is not None and (bare := digits.replace("_", "")):
-                return int(found["sign"] + bare, base)
+                value = int(found["sign"] + bare, base)
+                return value if str(value) == text else Int(value, text)
     if _FLOAT.fullmatch(text):
         return Float(text)
     return text

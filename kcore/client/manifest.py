@@ -46,7 +46,7 @@ class Manifest:
     def show(self, violation: Violation) -> str:
         """A server's complaint about it, shown in the file."""
         prefix = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.at).lstrip(".")
-        whole = f"{prefix}.{violation.path}" if prefix and violation.path else violation.path
+        whole = ".".join(part for part in (prefix, violation.path) if part)
         path = self.document.path(whole)
         problem = Problem(path, "")
         return _shown(self.document, problem, self.document.place(path), str(violation))
@@ -65,16 +65,17 @@ def load(
     for name, data in _files(sources, recursive, stdin, said):
         try:
             text = _decoded(data)
-        except UnicodeDecodeError as wrong:
-            line = data.count(b"\n", 0, wrong.start) + 1
-            column = wrong.start - (data.rfind(b"\n", 0, wrong.start) + 1) + 1
+        except UnicodeDecodeError as undecoded:
+            line = data.count(b"\n", 0, undecoded.start) + 1
+            column = undecoded.start - data.rfind(b"\n", 0, undecoded.start)
             said.append(f"{name}:{line}:{column}: is not UTF-8 text")
             continue
         for one in document.read(text, name):
-            for problem, place in one.problems:
-                said.append(_shown(one, problem, place))
+            wrong = list(one.problems)
             if one.plain is not None:
-                _objects(one, one.plain, (), catalogue, found, said)
+                _objects(one, one.plain, (), catalogue, found, wrong)
+            wrong.sort(key=lambda entry: (entry[1].line, entry[1].column))
+            said += [_shown(one, problem, place) for problem, place in wrong]
     if said:
         raise Refused(said)
     return found
@@ -142,22 +143,21 @@ def _objects(
     at: Path,
     catalogue: Catalogue,
     found: list[Manifest],
-    said: list[str],
+    wrong: list[tuple[Problem, Place]],
 ) -> None:
     def complain(path: Path, message: str, at_key: bool = False) -> None:
-        problem = Problem(path, message, at_key)
-        said.append(_shown(one, problem, one.place((*at, *path), at_key)))
+        wrong.append((Problem(path, message, at_key), one.place((*at, *path), at_key)))
 
     if not isinstance(plain, dict):
         complain((), "expected an object with apiVersion and kind")
         return
-    wrong = False
-    for key in ("apiVersion", "kind"):
-        value = plain.get(key)
-        if not isinstance(value, str) or not value:
-            complain((key,) if key in plain else (), f"{key} is not set")
-            wrong = True
-    if wrong:
+    unset = [key for key in ("apiVersion", "kind") if not _is_word(plain.get(key))]
+    for key in unset:
+        if key in plain:
+            complain((key,), "is not set")
+        else:
+            complain((), f"{key} is not set")
+    if unset:
         return
     name, items = plain["kind"], plain.get("items")
     if name == "List" and not at:
@@ -165,19 +165,23 @@ def _objects(
             complain(("items",), "expected a list")
             return
         for index, item in enumerate(items or []):
-            _objects(one, item, ("items", index), catalogue, found, said)
+            _objects(one, item, ("items", index), catalogue, found, wrong)
         return
     try:
         kind = catalogue.of_type(plain["apiVersion"], name)
     except ApiError as unknown:
         known = any(kind.api_version == plain["apiVersion"] for kind in catalogue.kinds)
         place = one.place((*at, "kind" if known else "apiVersion"))
-        said.append(_shown(one, Problem((), unknown.message), place))
+        wrong.append((Problem((), unknown.message), place))
         return
     message, problems = codec.read(kind.descriptor, plain)
     for problem in problems:
         complain(problem.path, problem.message, problem.at_key)
     found.append(Manifest(kind, message, one, at))
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _shown(one: Document, problem: Problem, place: Place, message: str = "") -> str:

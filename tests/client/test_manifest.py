@@ -1,0 +1,94 @@
+"""Manifests: goldens of what is said about wrong ones, and the forms that files have."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kcore.client import kinds, manifest
+from kcore.wire.errors import Violation
+
+CASES = Path(__file__).parent.parent / "cases" / "manifests"
+KINDS = kinds.built_in()
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.yaml")) + sorted(CASES.glob("*.json")),
+                         ids=lambda path: path.name)  # fmt: skip
+def test_what_is_said_about_wrong_manifests(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CASES)
+    try:
+        found = manifest.load([path.name], KINDS)
+        said = "".join(f"{m.kind.full_name} at {m.at}\n{m.message}" for m in found)
+    except manifest.Refused as refused:
+        said = f"{refused}\n"
+    golden = path.with_suffix(path.suffix + ".txt")
+    if os.environ.get("BLESS"):
+        golden.write_text(said)
+    assert golden.read_text() == said
+
+
+def names(*sources: str, recursive: bool = False, stdin: bytes = b"") -> list[str]:
+    found = manifest.load(sources, KINDS, recursive=recursive, stdin=lambda: stdin)
+    return [getattr(m.message, "metadata").name for m in found]  # noqa: B009
+
+
+def test_files_directories_and_standard_input(tmp_path: Path) -> None:
+    one = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s}\n"
+    (tmp_path / "b.yaml").write_text(one % "b")
+    (tmp_path / "a.yml").write_text(one % "a")
+    (tmp_path / "c.json").write_text(
+        '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}'
+    )
+    (tmp_path / "README.md").write_text("# no manifest")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "d.yaml").write_text(one % "d")
+    assert names(str(tmp_path)) == ["a", "b", "c"]
+    assert names(str(tmp_path), recursive=True) == ["a", "b", "c", "d"]
+    assert names(str(tmp_path / "b.yaml"), "-", stdin=(one % "x").encode()) == ["b", "x"]
+    assert names("-", stdin=(one % "x").encode("utf-16")) == ["x"]
+    assert names("-", stdin=b"---\n# only words\n---\n") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nothing.yaml", "nothing.yaml: no such file or directory"),
+        (
+            "https://example.com/x.yaml",
+            "https://example.com/x.yaml: manifests are not fetched from the network;"
+            " try: curl -fsSL https://example.com/x.yaml | kcore apply -f -",
+        ),
+    ],
+)
+def test_sources_that_cannot_be_read(source: str, said: str) -> None:
+    with pytest.raises(manifest.Refused) as refused:
+        manifest.load([source], KINDS)
+    assert str(refused.value) == said
+
+
+def test_an_empty_directory_is_said(tmp_path: Path) -> None:
+    with pytest.raises(manifest.Refused, match=r"no \.yaml, \.yml or \.json file"):
+        manifest.load([str(tmp_path)], KINDS)
+
+
+def test_bytes_that_are_no_text_have_a_place() -> None:
+    with pytest.raises(manifest.Refused) as refused:
+        manifest.load(["-"], KINDS, stdin=lambda: b"a: b\nc: \xff\n")
+    assert str(refused.value) == "<stdin>:2:4: is not UTF-8 text"
+
+
+def test_what_a_server_complains_about_is_shown_in_the_file() -> None:
+    text = (
+        b"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n"
+        b"  metadata:\n    name: A_b\n    labels: {app.kubernetes.io/name: '-'}\n"
+    )
+    (one,) = manifest.load(["-"], KINDS, stdin=lambda: text)
+    assert one.show(Violation("metadata.name", "is no name")) == (
+        "<stdin>:7:11: metadata.name: is no name\n"
+        " 7 |     name: A_b\n"
+        "   |           ^^^"
+    )  # fmt: skip
+    assert one.show(Violation("metadata.labels[app.kubernetes.io/name]", "bad")).startswith(
+        "<stdin>:8:38: metadata.labels[app.kubernetes.io/name]: bad\n"
+    )
+    assert one.show(Violation("", "bad")).startswith("<stdin>:4:3: bad")
