@@ -4,8 +4,9 @@ Read by `list_all` for every pod at once (two calls, whatever their number) or `
 Ended containers and ready sandboxes are asked for details once; those do not change any more.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from kcore_api.runtime.v1 import api_pb2 as pb
 
@@ -19,6 +20,7 @@ HASH = "io.kubernetes.container.hash"
 # Seconds that were waited before this start: what the next wait is reckoned from.
 DELAY = "kcore.dev/restart-delay"
 
+_Answer = TypeVar("_Answer")
 _STATES = {
     pb.CONTAINER_CREATED: "created",
     pb.CONTAINER_RUNNING: "running",
@@ -88,6 +90,8 @@ class Reader:
     """Reads the runtime, remembering what cannot change any more."""
 
     runtime: cri.Runtime
+    # Pods' (name, namespace), by uid.
+    names: dict[str, tuple[str, str]] = field(default_factory=dict)
     _ended: dict[str, pb.ContainerStatus] = field(default_factory=dict)
     _addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class Reader:
         containers = await self.runtime.list_containers()
         found = await self._assemble(sandboxes, containers)
         self._forget({one.id for one in containers}, {one.id for one in sandboxes})
+        self.names = {uid: name for uid, name in self.names.items() if uid in found}
         return found
 
     async def list_pod(self, uid: str) -> Observed:
@@ -113,6 +118,7 @@ class Reader:
         mine: dict[str, tuple[list[Sandbox], list[Container]]] = {}
         for raw in sandboxes:
             if uid := raw.labels.get(POD_UID):
+                self.names[uid] = (raw.labels.get(POD_NAME, ""), raw.labels.get(POD_NAMESPACE, ""))
                 mine.setdefault(uid, ([], []))[0].append(await self._sandbox(raw))
         for one in containers:
             if uid := one.labels.get(POD_UID):
@@ -169,7 +175,7 @@ class Reader:
             delay=_number(raw.annotations, DELAY),
         )
 
-    async def _may_be_gone(self, call):  # type: ignore[no-untyped-def]
+    async def _may_be_gone(self, call: Awaitable[_Answer]) -> _Answer | None:
         try:
             return await call
         except cri.CriError as error:
@@ -184,7 +190,7 @@ class Reader:
             (self._addresses, sandboxes),
         ):
             for gone in [key for key in known if key not in alive]:
-                del known[gone]  # type: ignore[attr-defined]
+                del known[gone]
 
 
 def _number(annotations: Mapping[str, str], key: str) -> float:

@@ -247,9 +247,8 @@ def _leftovers(observed: Observed) -> list[Step]:
     seen: dict[str, int] = {}
     for one in observed.containers:
         seen[one.name] = seen.get(one.name, 0) + 1
-        if one.state == "created" and (seen[one.name] > 1 or one.sandbox != current):
-            steps.append(RemoveContainer(one.id))
-        elif one.state == "exited" and seen[one.name] > 2:
+        unborn = one.state == "created" and (seen[one.name] > 1 or one.sandbox != current)
+        if unborn or (one.state == "exited" and seen[one.name] > 2):
             steps.append(RemoveContainer(one.id))
     return steps
 
