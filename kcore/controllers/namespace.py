@@ -3,7 +3,7 @@
 A live namespace has the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`; both come
 back when they are deleted. One that is being deleted is Terminating: all that is in it is deleted,
 of whatever kind; what waits (finalizers, a pod's grace) is waited for and said in its conditions.
-When nothing is left, its own finalizer goes, and with it the namespace.
+With the last of it the server lets the namespace go, as every parent of children.
 Emptying works on metadata alone. Pure.
 """
 
@@ -25,7 +25,6 @@ ServiceAccount = service_account_pb2.ServiceAccount
 
 # Those that every cluster has.
 FIRST = ("default", "kube-system", "kube-public", "kube-node-lease")
-FINALIZER = "kubernetes"
 DEFAULT_ACCOUNT = "default"
 ROOT_CERTIFICATE = "kube-root-ca.crt"
 _CERTIFICATE_KEY = "ca.crt"
@@ -78,23 +77,17 @@ def _equip(view: View, live: Namespace, root_certificate: str) -> Result:
 
 
 def _end(view: View, live: Namespace, now: float) -> Result:
-    wanted: list[pb.Transaction] = []
     left = view.within(live.metadata.name)
+    wanted: list[pb.Transaction] = []
+    status = namespace_pb2.NamespaceStatus(phase="Terminating")
+    status.conditions.extend(_conditions(view, live, left, now))
+    if status != live.status:
+        # First, since the last deletion may take the namespace along.
+        wanted.append(transaction.status(live, status))
     for name in left:
         meta = view.object(name).metadata
         if not meta.HasField("deletion_timestamp") and len(wanted) < _MOST_AT_ONCE:
             wanted.append(transaction.remove(name.ref(), meta))
-    status = namespace_pb2.NamespaceStatus(phase="Terminating")
-    status.conditions.extend(_conditions(view, live, left, now))
-    if status != live.status:
-        wanted.append(transaction.status(live, status))
-    if not left:
-        kept = [each for each in live.spec.finalizers if each != FINALIZER]
-        if len(kept) < len(live.spec.finalizers):
-            fresh = Namespace(spec=namespace_pb2.NamespaceSpec(finalizers=kept))
-            wanted.append(transaction.patch(live, fresh, ["spec.finalizers"]))
-        # Once more, now that nothing is in the way. It is nothing if it is gone by then.
-        wanted.append(transaction.delete(live))
     return Result(tuple(wanted))
 
 

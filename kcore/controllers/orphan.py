@@ -26,6 +26,10 @@ def reconcile(view: View, key: Key, now: float) -> Result:
         return NOTHING
     if view.get(Node, "", live.spec.node_name) is not None:
         return NOTHING
+    meta = live.metadata
+    if meta.HasField("deletion_timestamp") and meta.deletion_grace_period_seconds == 0:
+        # Somebody's finalizers hold it.
+        return NOTHING
     due = live.metadata.creation_timestamp.seconds + _PATIENCE_SECONDS
     if now < due:
         return Result(again_at=due)

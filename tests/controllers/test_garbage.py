@@ -199,7 +199,6 @@ def rooms() -> World:
 def space(name: str) -> namespace.Namespace:
     made = namespace.Namespace()
     made.metadata.name = name
-    made.spec.finalizers.append("kubernetes")
     made.status.phase = "Active"
     return made
 

@@ -339,6 +339,12 @@ class World:
 
     def _drop(self, name: Name) -> None:
         self._tell(self.objects.pop(name), pb.Event.DELETED)
+        room = Name("kcore.core.v1.Namespace", "", name.namespace)
+        parent = self.objects.get(room)
+        if parent is not None and not self._within(name.namespace):
+            meta = owner.metadata(parent)
+            if meta.HasField("deletion_timestamp") and not meta.finalizers:
+                self._drop(room)
 
     def _tell(self, obj: Message, type_: Any) -> None:
         event = pb.Event(type=type_, object=obj.SerializeToString(), revision=self.revision)
@@ -364,9 +370,13 @@ def words(said: Said, error: ApiError | None = None) -> str:
 
 
 def lines(transactions: Iterable[pb.Transaction]) -> list[dict[str, Any]]:
-    """Transactions as plain values, for goldens: what is written, without guards."""
+    """Transactions as plain values, for goldens; guards on the object itself are left out."""
     found = []
     for each in transactions:
+        own = {operation.ref.SerializeToString() for operation in each.operations}
+        guards = [
+            condition(guard) for guard in each.guards if guard.ref.SerializeToString() not in own
+        ]
         for operation in each.operations:
             which = operation.WhichOneof("do")
             kind = CLASSES[operation.ref.kind]
@@ -383,8 +393,21 @@ def lines(transactions: Iterable[pb.Transaction]) -> list[dict[str, Any]]:
                     line["subresource"] = operation.subresource
             elif operation.delete.propagation:
                 line["propagation"] = pb.Propagation.Name(operation.delete.propagation)
+            if guards:
+                line["if"] = guards
             found.append(line)
     return found
+
+
+def condition(guard: pb.Guard) -> str:
+    """A guard as words."""
+    subject = f"{guard.ref.kind.rpartition('.')[2]} {guard.ref.namespace}/{guard.ref.name}"
+    which = guard.WhichOneof("guard")
+    if which == "absent":
+        return f"{subject} is not there"
+    if which == "field":
+        return f"{subject} has {guard.field.path} {guard.field.value}"
+    return f"{subject} has {which} {getattr(guard, str(which))}"
 
 
 def _without_status(obj: Message) -> bytes:
