@@ -434,9 +434,9 @@ class Kind(betterproto2.Message):
         8, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Columns of `kcore get`, left to right. By themselves, NAME comes first and AGE stands between
-    those that are always shown and the wide ones; not where a column of the kind is called NAME,
-    or has the format "age" and is not wide.
+    Columns of `kcore get`, left to right. By themselves, NAME comes first and AGE after those that
+    are always shown; a kind with a column of its own called AGE places only that itself, one with
+    a column called NAME places both.
     """
 
     history: "History | None" = betterproto2.field(
