@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from kcore_api.kcore.meta.v1 import options_pb2
 
 # Messages that are plain values in JSON, and are taken as a whole.
@@ -49,7 +49,7 @@ class Sort(Enum):
     # A scalar, a plain message, an atomic list, map or message.
     VALUE = 1
     MESSAGE = 2
-    # From text to a value.
+    # From text to a value; of other maps each is a VALUE.
     MAP = 3
     # From text to messages.
     MESSAGE_MAP = 4
@@ -77,6 +77,17 @@ class Slot:
     # Of keyed lists: their elements' keys, as (slot, value where it is absent).
     merge_keys: tuple[tuple["Slot", Any], ...] = ()
     quantity: bool = False
+    repeated: bool = False
+    map: bool = False
+
+    @property
+    def message(self) -> bool:
+        """Whether it is a message that JSON shows as an object."""
+        return (
+            self.descriptor is not None
+            and not self.repeated
+            and self.descriptor.full_name not in PLAIN
+        )
 
     @property
     def below(self) -> "Layout":
@@ -112,6 +123,12 @@ class Layout:
     by_name: dict[str, Slot]
     # By name in FieldsV1, those of inline messages too.
     by_key: dict[str, Slot]
+    # All fields by JSON name, those that nobody owns too.
+    _by_json: dict[str, Slot]
+
+    def by_json(self, name: str) -> Slot | None:
+        """The field of this JSON name."""
+        return self._by_json.get(name)
 
 
 @functools.lru_cache(maxsize=8192)
@@ -119,8 +136,9 @@ def layout_of(descriptor: Descriptor) -> Layout:
     """The layout of a message type."""
     by_name: dict[str, Slot] = {}
     by_key: dict[str, Slot] = {}
-    _collect(descriptor, (), by_name, by_key)
-    return Layout(by_name, by_key)
+    by_json: dict[str, Slot] = {}
+    _collect(descriptor, (), by_name, by_key, by_json)
+    return Layout(by_name, by_key, by_json)
 
 
 def key_text(values: dict[str, Any]) -> str:
@@ -138,23 +156,26 @@ def _collect(
     route: tuple[str, ...],
     by_name: dict[str, Slot],
     by_key: dict[str, Slot],
+    by_json: dict[str, Slot],
 ) -> None:
     for field in descriptor.fields:
-        if descriptor.full_name == _METADATA and field.name in _UNOWNED:
-            continue
         slot = _slot(field, route)
-        by_name[field.name] = slot
         if slot.sort is Sort.INLINE:
             # In JSON it is not there; its fields are.
-            _collect(slot.descriptor, (*route, field.name), {}, by_key)
-        else:
-            by_key.setdefault(slot.key, slot)
+            by_name[field.name] = slot
+            _collect(slot.descriptor, (*route, field.name), {}, by_key, by_json)
+            continue
+        by_json.setdefault(slot.json_name, slot)
+        if descriptor.full_name == _METADATA and field.name in _UNOWNED:
+            continue
+        by_name[field.name] = slot
+        by_key.setdefault(slot.key, slot)
 
 
 def _slot(field: Any, route: tuple[str, ...]) -> Slot:
     options = _options(field)
     message = field.message_type
-    is_map = message is not None and message.GetOptions().map_entry
+    is_map = _is_text_map(message)
     below = message.fields_by_name["value"].message_type if is_map else message
     plain = below is not None and below.full_name in PLAIN
     merge_keys: tuple[tuple[Slot, Any], ...] = ()
@@ -181,7 +202,20 @@ def _slot(field: Any, route: tuple[str, ...]) -> Slot:
         route=route,
         descriptor=below,
         merge_keys=merge_keys,
-        quantity=below is not None and below.full_name == QUANTITY and not field.is_repeated,
+        quantity=below is not None
+        and below.full_name == QUANTITY
+        and (is_map or not field.is_repeated),
+        repeated=field.is_repeated,
+        map=is_map,
+    )
+
+
+def _is_text_map(message: Any) -> bool:
+    # Other maps are taken as a whole: FieldsV1 has no words for their keys.
+    return (
+        message is not None
+        and message.GetOptions().map_entry
+        and message.fields_by_name["key"].type == FieldDescriptor.TYPE_STRING
     )
 
 
