@@ -1,6 +1,5 @@
 """`kcore label` and `kcore annotate`: notes on objects, set (`key=value`) and removed (`key-`)."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,14 +86,20 @@ async def _note(
         changes = {k: v for k, v in wanted.items() if (k in now if v is None else now.get(k) != v)}
         result = message
         if changes and dry_run != "client":
-            # What was looked at is what is changed.
-            patch: dict[str, Any] = {"metadata": {field: changes}}
-            if not overwrite:
-                patch["metadata"]["resourceVersion"] = metadata.resource_version
+
+            def fill(wanted: Any, changes: dict[str, str | None] = changes) -> None:
+                notes = getattr(wanted.metadata, field)
+                for key, value in changes.items():
+                    if value is not None:
+                        notes[key] = value
+
+            paths = [f"metadata.{field}.{key}" for key in sorted(changes)]
             operation = pb.Operation(
-                ref=objects.ref(kind, message), patch=pb.Patch(json_merge=json.dumps(patch))
+                ref=objects.ref(kind, message), patch=objects.merge(kind, paths, fill)
             )
-            answer = await objects.change(session, operation, dry_run=dry_run == "server")
+            # Nothing is replaced that was not there to be looked at.
+            guards = [] if overwrite else [objects.guard(kind, message)]
+            answer = await objects.change(session, operation, guards, dry_run=dry_run == "server")
             result = kind.parse(answer.object)
         if form == "name":
             session.out(said)

@@ -4,7 +4,7 @@ Everything goes through the Api's verbs. What isn't found is looked for elsewher
 says where it is (`missing`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -174,6 +174,21 @@ async def change(
     result = answer.results[0].operations[0]
     warn(session, result)
     return result
+
+
+def merge(kind: Kind, paths: Sequence[str], fill: Callable[[Any], None]) -> pb.Patch:
+    """A patch that makes the paths be as `fill` sets them; what it leaves unset is removed."""
+    wanted = kind.message()
+    fill(wanted)
+    patch = pb.Patch(merge=pb.Merge(object=wanted.SerializeToString(deterministic=True)))
+    patch.merge.mask.paths.extend(paths)
+    return patch
+
+
+def guard(kind: Kind, message: Message) -> pb.Guard:
+    """Holds as long as the object has not changed."""
+    revision = int(metadata(message).resource_version or 0)
+    return pb.Guard(ref=ref(kind, message), revision=revision)
 
 
 def warn(session: Session, result: pb.OperationResult) -> None:

@@ -5,7 +5,6 @@ and old templates are found in the objects that an object owns and that carry th
 `deployment.kubernetes.io/revision`.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -156,10 +155,12 @@ async def undo(session: Session, words: tuple[str, ...], dry_run: str, to_revisi
                 f" (current template already matches revision {number})"
             )
             return 0
-        wanted: Any = kind.message()
-        wanted.spec.template.MergeFromString(old.SerializeToString())
-        patch = pb.Patch(merge=pb.Merge(object=wanted.SerializeToString()))
-        patch.merge.mask.paths.append("spec.template")
+
+        def fill(wanted: Any, old: Message = old) -> None:
+            # Of two kinds the template is one type; of two pools it is one form.
+            wanted.spec.template.MergeFromString(old.SerializeToString())
+
+        patch = objects.merge(kind, ["spec.template"], fill)
         if await _patch(session, found, patch, dry_run, attempt):
             break
     session.out(f"{found.name} rolled back{DRY[dry_run]}")
@@ -193,7 +194,11 @@ async def _set_paused(
     found = await _one(session, words, "spec.paused", word)
     if bool(found.spec.paused) == paused:
         raise Exit(FAILED, f"error: {found.said} is {'already' if paused else 'not'} paused")
-    patch = pb.Patch(json_merge=json.dumps({"spec": {"paused": paused}}))
+
+    def fill(wanted: Any) -> None:
+        wanted.spec.paused = paused
+
+    patch = objects.merge(found.kind, ["spec.paused"], fill)
     await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
     session.out(f"{found.name} {word}{DRY[dry_run]}")
     return 0
@@ -212,8 +217,11 @@ async def restart(session: Session, words: tuple[str, ...], dry_run: str) -> int
             FAILED, f"error: {found.said} is paused; `kcore rollout resume {found.name}` first"
         )
     now = datetime.fromtimestamp(session.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    change = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: now}}}}}
-    patch = pb.Patch(json_merge=json.dumps(change))
+
+    def fill(wanted: Any) -> None:
+        wanted.spec.template.metadata.annotations[RESTARTED] = now
+
+    patch = objects.merge(found.kind, [f"spec.template.metadata.annotations.{RESTARTED}"], fill)
     await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
     session.out(f"{found.name} restarted{DRY[dry_run]}")
     return 0
@@ -232,8 +240,7 @@ async def _patch(
     if dry_run == "client":
         return True
     ref = objects.ref(found.kind, found.message)
-    revision = int(objects.metadata(found.message).resource_version or 0)
-    guards = [pb.Guard(ref=ref, revision=revision)] if guarded else []
+    guards = [objects.guard(found.kind, found.message)] if guarded else []
     try:
         await objects.change(
             session, pb.Operation(ref=ref, patch=patch), guards, dry_run=dry_run == "server"

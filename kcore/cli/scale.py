@@ -1,6 +1,6 @@
 """`kcore scale`: the number of replicas of whatever kind has a door for it."""
 
-import json
+from typing import Any
 
 import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
@@ -35,6 +35,10 @@ async def scale(
     \b
     kcore scale deploy/web --replicas=3
     """
+
+    def fill(wanted: Any) -> None:
+        wanted.spec.replicas = replicas
+
     for asked in subject.parse(words, await session.kinds()):
         kind = asked.kind
         if not asked.name:
@@ -47,7 +51,7 @@ async def scale(
         operation = pb.Operation(
             ref=objects.ref(kind, message),
             subresource=_door(kind),
-            patch=pb.Patch(json_merge=json.dumps({"spec": {"replicas": replicas}})),
+            patch=objects.merge(kind, [_PATH], fill),
         )
         if dry_run != "client":
             await objects.change(session, operation, guards, dry_run=dry_run == "server")

@@ -220,7 +220,7 @@ def built_in_bytes() -> bytes:
 
 def built_in_digest() -> str:
     """Digest of our own copy, as servers compute theirs."""
-    return hashlib.sha256(built_in_bytes()).hexdigest()
+    return hashlib.sha256(built_in_bytes()).hexdigest()[:32]
 
 
 @functools.cache
