@@ -17,6 +17,9 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from kcore_api.kcore.meta.v1 import options_pb2
 
+# Text in JSON's quotes.
+_quoted: Final = json.encoder.encode_basestring
+
 # Messages that are plain values in JSON, and are taken as a whole.
 PLAIN: Final = frozenset(
     "kcore.meta.v1." + name for name in ("Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1")
@@ -76,6 +79,8 @@ class Slot:
     descriptor: Any
     # Of keyed lists: their elements' keys, as (slot, value where it is absent).
     merge_keys: tuple[tuple["Slot", Any], ...] = ()
+    # The same, prepared: '"name":', proto name, route, value where it is absent.
+    key_words: tuple[tuple[str, str, tuple[str, ...], Any], ...] = ()
     quantity: bool = False
     repeated: bool = False
     map: bool = False
@@ -102,17 +107,25 @@ class Slot:
 
     def element_key(self, element: Any) -> str:
         """How FieldsV1 names an element of a keyed list."""
-        return key_text({slot.json_name: _read(slot, element, absent) for slot, absent in
-                         self.merge_keys})  # fmt: skip
+        words = []
+        for said, name, route, absent in self.key_words:
+            holder = element
+            for step in route:
+                holder = getattr(holder, step)
+            value = getattr(holder, name) if holder.HasField(name) else absent
+            if value == "":
+                value = absent
+            words.append(said + (_quoted(value) if type(value) is str else _word(value)))
+        return f"k:{{{','.join(words)}}}"
 
     def plain_key(self, element: dict[str, Any]) -> str:
         """How FieldsV1 names an element that is given in JSON."""
-        return key_text(
-            {
-                slot.json_name: element.get(slot.json_name, absent)
-                for slot, absent in self.merge_keys
-            }
-        )
+        words = []
+        for slot, absent in self.merge_keys:
+            value = element.get(slot.json_name)
+            value = absent if value is None or value == "" else value
+            words.append(f'"{slot.json_name}":{_word(value)}')
+        return f"k:{{{','.join(words)}}}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,14 +154,9 @@ def layout_of(descriptor: Descriptor) -> Layout:
     return Layout(by_name, by_key, by_json)
 
 
-def key_text(values: dict[str, Any]) -> str:
-    """FieldsV1's name of a list element with these keys."""
-    return "k:" + json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def value_text(value: Any) -> str:
     """FieldsV1's name of an element of a set."""
-    return "v:" + json.dumps(value, ensure_ascii=False)
+    return "v:" + _word(value)
 
 
 def _collect(
@@ -202,6 +210,9 @@ def _slot(field: Any, route: tuple[str, ...]) -> Slot:
         route=route,
         descriptor=below,
         merge_keys=merge_keys,
+        key_words=tuple(
+            (f'"{one.json_name}":', one.name, one.route, absent) for one, absent in merge_keys
+        ),
         quantity=below is not None
         and below.full_name == QUANTITY
         and (is_map or not field.is_repeated),
@@ -229,7 +240,7 @@ def _merge_keys(element: Any, names: Sequence[str]) -> tuple[tuple[Slot, Any], .
         default = _options(field).default
         absent = _constant(default) if default else None
         found.append((_slot(field, route), absent))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda one: one[0].json_name))
 
 
 def _find(descriptor: Any, name: str, route: tuple[str, ...]) -> tuple[Any, tuple[str, ...]] | None:
@@ -264,9 +275,5 @@ def _constant(expression: str) -> Any:
     return single if single is not None else double
 
 
-def _read(slot: Slot, element: Any, absent: Any) -> Any:
-    holder = slot.holder(element)
-    if not holder.HasField(slot.name):
-        return absent
-    value = getattr(holder, slot.name)
-    return absent if value == "" else value
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
