@@ -38,6 +38,8 @@ class Pods:
     # Deleted behind our back: their containers are still to be ended.
     _forgotten: dict[str, pod_pb2.Pod] = field(default_factory=dict)
     _seen: dict[str, observed.Observed] | None = None
+    # Ended since the last look began: what it still shows of them is not so any more.
+    _ended: set[str] = field(default_factory=set)
     _complete: bool = False
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,7 +109,10 @@ class Pods:
         """Looks at the runtime, for ever."""
         while True:
             try:
-                self._seen = await self.node.reader.list_all()
+                before = set(self._ended)
+                seen = await self.node.reader.list_all()
+                self._seen = {uid: had for uid, had in seen.items() if uid not in self._ended}
+                self._ended -= before
                 self._changed.set()
             except cri.CriError as error:
                 log.warning("%s", error)
@@ -142,7 +147,7 @@ class Pods:
 
     def _start(self, uid: str, pod: pod_pb2.Pod) -> None:
         assert self._seen is not None
-        worker = Worker(pod, self.node, self._seen.get(uid, observed.NOTHING))
+        worker = Worker(pod, self.node)
         self.workers[uid] = worker
 
         async def live() -> None:
@@ -150,6 +155,9 @@ class Pods:
                 await worker.run()
             finally:
                 del self.workers[uid]
+                self._ended.add(uid)
+                if self._seen is not None:
+                    self._seen.pop(uid, None)
                 self._forgotten.pop(uid, None)
                 self._bound.pop(uid, None)
 

@@ -40,14 +40,8 @@ def make(
     if not made.HasField("start_time"):
         made.start_time.seconds = int(now)
     _addresses(pod, made, observed, around)
-    policy = pod.spec.restart_policy or "Always"
-    init = [
-        _container(pod, one, observed, memory, around, policy, now)
-        for one in pod.spec.init_containers
-    ]
-    main = [
-        _container(pod, one, observed, memory, around, policy, now) for one in pod.spec.containers
-    ]
+    init = [_container(pod, one, observed, memory, around, now) for one in pod.spec.init_containers]
+    main = [_container(pod, one, observed, memory, around, now) for one in pod.spec.containers]
     for field, found in (("init_container_statuses", init), ("container_statuses", main)):
         made.ClearField(field)
         getattr(made, field).extend(found)
@@ -104,11 +98,12 @@ def _container(
     observed: Observed,
     memory: sync.Memory,
     around: Surroundings,
-    policy: str,
     now: float,
 ) -> container_status_pb2.ContainerStatus:
     newest = observed.newest(spec.name)
-    init = any(one.name == spec.name for one in pod.spec.init_containers)
+    before_others = not sync.is_sidecar(spec) and any(
+        one.name == spec.name for one in pod.spec.init_containers
+    )
     made = container_status_pb2.ContainerStatus(
         name=spec.name, image=spec.image, image_id="", ready=False, started=False, restart_count=0
     )
@@ -124,16 +119,13 @@ def _container(
     if newest.state == "running":
         made.state.running.started_at.seconds = int(newest.started_at or newest.created_at)
         made.started = True
-        made.ready = not init
+        made.ready = not before_others
         if before is not None and before.state == "exited":
             _ended(made.last_state, before, around)
         return made
     if newest.state == "exited":
-        wanted = "OnFailure" if init and policy == "Always" else policy
-        again = (
-            sync.restarts(wanted, newest.exit_code)
-            and not sync.ending(pod, memory)
-            and (not init or newest.exit_code != 0)
+        again = sync.restarts(sync.policy_of(pod, spec), newest.exit_code) and not sync.ending(
+            pod, memory
         )
         if again:
             reason, message = sync.waiting(pod, spec.name, observed, memory.problems, now)
@@ -147,7 +139,7 @@ def _container(
             _ended(made.last_state, newest, around)
             return made
         _ended(made.state, newest, around)
-        made.ready = init and newest.exit_code == 0
+        made.ready = before_others and newest.exit_code == 0
         if before is not None and before.state == "exited":
             _ended(made.last_state, before, around)
         return made
@@ -176,11 +168,7 @@ def _ended(
 
 def _conditions(pod: pod_pb2.Pod, made: pod_pb2.PodStatus, observed: Observed, now: float) -> None:
     unready = [one.name for one in made.container_statuses if not one.ready]
-    uninitialized = [
-        one.name
-        for one in made.init_container_statuses
-        if not (one.state.HasField("terminated") and one.state.terminated.exit_code == 0)
-    ]
+    uninitialized = [one.name for one in made.init_container_statuses if not one.ready]
     box = any(one.ready and (one.addresses or pod.spec.host_network) for one in observed.sandboxes)
     finished = made.phase in ("Succeeded", "Failed")
     done = "PodCompleted" if made.phase == "Succeeded" else "PodFailed"

@@ -144,6 +144,8 @@ def over(pod: pod_pb2.Pod, observed: Observed) -> bool:
     """Whether every container has ended and none will start again."""
     policy = pod.spec.restart_policy or "Always"
     for container in pod.spec.init_containers:
+        if is_sidecar(container):
+            continue
         newest = observed.newest(container.name)
         if newest is None or newest.state != "exited":
             return False
@@ -158,9 +160,24 @@ def over(pod: pod_pb2.Pod, observed: Observed) -> bool:
     return True
 
 
+def is_sidecar(container: container_pb2.Container) -> bool:
+    """Whether an init container runs beside the others instead of before them."""
+    return bool(container.restart_policy == "Always")
+
+
 def restarts(policy: str, exit_code: int) -> bool:
     """Whether a container that ended so starts again."""
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
+
+
+def policy_of(pod: pod_pb2.Pod, container: container_pb2.Container) -> str:
+    """Restart policy of one container: the pod's, but that init containers end when they succeed."""
+    policy = pod.spec.restart_policy or "Always"
+    if is_sidecar(container):
+        return "Always"
+    if policy == "Always" and container.name in {one.name for one in pod.spec.init_containers}:
+        return "OnFailure"
+    return str(policy)
 
 
 def next_delay(ended: Container) -> float:
@@ -254,12 +271,20 @@ def _leftovers(observed: Observed) -> list[Step]:
 
 
 def _due(pod: pod_pb2.Pod, observed: Observed) -> list[container_pb2.Container]:
-    """Containers that should run now: init containers one by one, then all the others."""
+    """Containers that should run now: init containers one by one, then all the others.
+
+    A sidecar holds up the next one only until it runs, and is kept running from then on.
+    """
+    sidecars = []
     for container in pod.spec.init_containers:
         newest = observed.newest(container.name)
-        if newest is None or newest.state != "exited" or newest.exit_code != 0:
-            return [container]
-    return list(pod.spec.containers)
+        if is_sidecar(container):
+            sidecars.append(container)
+            if newest is None or (newest.state != "running" and newest.attempt == 0):
+                return sidecars
+        elif newest is None or newest.state != "exited" or newest.exit_code != 0:
+            return [*sidecars, container]
+    return [*sidecars, *pod.spec.containers]
 
 
 def _container(
@@ -283,12 +308,7 @@ def _container(
     delay, at = 0.0, now
     if newest is not None and newest.state == "exited":
         changed = newest.hash != "" and newest.hash != fingerprint(container)
-        init = container.name in {one.name for one in pod.spec.init_containers}
-        policy = pod.spec.restart_policy or "Always"
-        wanted = restarts("OnFailure" if init and policy == "Always" else policy, newest.exit_code)
-        if not wanted and not changed and newest.sandbox == current:
-            return None, None
-        if not wanted and not changed:
+        if not restarts(policy_of(pod, container), newest.exit_code) and not changed:
             return None, None
         if not changed:
             delay = next_delay(newest)

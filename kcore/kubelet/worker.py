@@ -71,6 +71,7 @@ class Worker:
     # When to ask again; for whoever decides how often to look at the runtime.
     again_at: float | None = None
     busy: bool = True
+    _seen: Observed | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _volumes: dict[str, Path] | None = None
 
@@ -80,13 +81,16 @@ class Worker:
         self._wake.set()
 
     def seen(self, observed: Observed) -> None:
-        """The runtime has this now."""
-        if observed != self.observed:
-            self.observed = observed
+        """A look at all pods found this: if it is news, the worker looks for itself.
+
+        It is never taken as it is: it may be older than what the worker has done since.
+        """
+        if observed != self._seen:
+            self._seen = observed
             self._wake.set()
 
     async def run(self) -> None:
-        """Until the pod is finished. `observed` must have been read before."""
+        """Until the pod is finished."""
         while True:
             self._wake.clear()
             self.busy = True
@@ -102,6 +106,7 @@ class Worker:
     async def _round(self) -> bool:
         """Plans and works until nothing is left to do now; True when the pod is finished."""
         while True:
+            self.observed = await self.node.reader.list_pod(self.pod.metadata.uid)
             now = self.node.clock.now()
             deadline = sync.deadline_at(self.pod)
             if self.memory.failed is None and deadline is not None and now >= deadline:
@@ -117,7 +122,6 @@ class Worker:
                 await self._do(step)
             if all(isinstance(step, sync.Kill) for step in planned.steps):
                 return False
-            self.observed = await self.node.reader.list_pod(self.pod.metadata.uid)
 
     async def _wait(self) -> None:
         if self.again_at is None:
@@ -169,7 +173,6 @@ class Worker:
         async def stop() -> None:
             try:
                 await self.node.runtime.stop_container(step.id, step.grace_seconds)
-                self.observed = await self.node.reader.list_pod(self.pod.metadata.uid)
             finally:
                 if self.memory.killing.get(step.id) == until:
                     del self.memory.killing[step.id]
