@@ -446,7 +446,11 @@ class Feed:
             before = known[key]
         else:
             body = self._source.at(key, record.revision - 1)
-            before = self._source.read(key, record.revision - 1, body) if body else None
+            if body is not None:
+                before = self._source.read(key, record.revision - 1, body)
+            else:
+                # Its kind keeps no history: it was there, in whatever state.
+                before = self._source.read(key, interest.UNKNOWN, record.body)
         after = None
         if record.verb is not Verb.DELETE:
             after = self._source.read(key, record.revision, record.body)

@@ -19,6 +19,8 @@ from kcore.kernel.source import Source
 from kcore.wire import selector
 
 ANY_KIND = "*"
+# Revision of a state that nobody remembers: it may have been selected, so it counts as if it had.
+UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,19 @@ class Want:
     def see(self, change: Change, source: Source) -> tuple[int, bytes]:
         """The event that a change is for this want, and the body it shows; type 0: none."""
         before, after = change.before, change.after
-        was = before is not None and self.matches(before)
+        unknown = before is not None and before.revision == UNKNOWN
+        was = before is not None and (unknown or self.matches(before))
         now = after is not None and self.matches(after)
         if now:
             assert after is not None
             if not was:
                 return frame.ADDED, self.show(after.key.kind, after.body, source)
             assert before is not None
-            if self.paths and not self._differ(after.key.kind, before.body, after.body, source):
+            if (
+                self.paths
+                and not unknown
+                and not self._differ(after.key.kind, before.body, after.body, source)
+            ):
                 return 0, b""
             return frame.MODIFIED, self.show(after.key.kind, after.body, source)
         if not was:

@@ -47,7 +47,7 @@ class Listing:
         message_class = self._source.message(key.kind)
         paths = tuple(request.mask.paths)
         tree = _compile(message_class, paths) if paths else None
-        revision = self._revision(request.at)
+        revision = self._revision(request.at, key.kind)
         if revision is None:
             revision = self._source.head
             stored = self._source.get(key)
@@ -73,7 +73,7 @@ class Listing:
             revision, after = self._read_token(request.page_token, bound)
             found = self._kept(revision, want)
         else:
-            asked = self._revision(request.at)
+            asked = self._revision(request.at, want.kind)
             revision = self._source.head if asked is None else asked
             found = self._now(want) if asked is None else self._past(revision, want)
         return self._page(request.page_size, bound, revision, want, found, after)
@@ -120,7 +120,7 @@ class Listing:
             _compile(self._source.message(selection.kind), request.mask.paths)
         return interest.compile_selection(selection, request.mask.paths, self._source)
 
-    def _revision(self, at: pb.At) -> int | None:
+    def _revision(self, at: pb.At, kind: str) -> int | None:
         """The revision that is meant; None: now."""
         which = at.WhichOneof("at")
         if which is None:
@@ -135,6 +135,9 @@ class Listing:
         if revision < self._source.compacted:
             compacted = self._source.compacted
             said = f"revision {revision} is no longer kept; the oldest is {compacted}"
+            raise ApiError(Reason.GONE, said)
+        if revision < self._source.head and not self._source.remembers(kind):
+            said = f"of {self._source.plural(kind)} no past is kept"
             raise ApiError(Reason.GONE, said)
         return revision
 
@@ -165,6 +168,8 @@ class Listing:
             raise _expired()
         found = self._cuts.get((revision, want))
         if found is None:
+            if revision < self._source.head and not self._source.remembers(want.kind):
+                raise _expired()
             found = self._past(revision, want)
         return found
 

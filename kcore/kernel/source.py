@@ -41,6 +41,10 @@ class Source(Protocol):
         """Paths that a field selector may name."""
         ...
 
+    def remembers(self, kind: str) -> bool:
+        """Whether all old states of the kind's objects are kept, as far as the log goes back."""
+        ...
+
     def message(self, kind: str) -> type[Message]:
         """The kind's class."""
         ...

@@ -186,6 +186,23 @@ async def test_resumes_from_memory_and_from_the_log() -> None:
         await reader.close()
 
 
+async def test_of_kinds_without_history_the_last_state_is_told() -> None:
+    log = make(feeds.Limits(recent_changes=0))
+    log.forgetful = True
+    log.commit(("put", thing("a", color="red")))
+    log.commit(("put", thing("b", color="red")))
+    log.commit(("put", thing("c", color="red")))
+    for color in ("red", "green"):
+        log.commit(("put", thing("a", color=color)))
+        log.commit(("put", thing("b", color="red")))
+    log.commit(("put", thing("c", color="green")))
+    log.commit(("delete", thing("c")))
+    reader = Reader(log, request({"fields": "spec.color=red", "from_revision": 3}))
+    # What left without a trace is gone, though nobody knows when it was last there.
+    assert told(await reader.read()) == [(DELETED, "a", 6), (MODIFIED, "b", 7), (DELETED, "c", 9)]
+    await reader.close()
+
+
 async def test_what_is_compacted_is_gone() -> None:
     log = make()
     for _ in range(5):

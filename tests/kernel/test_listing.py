@@ -168,6 +168,19 @@ def test_the_past() -> None:
     refused(Reason.GONE, lists, at={"revision": 1})
 
 
+def test_of_kinds_without_history_there_is_no_past() -> None:
+    log, lists = make()
+    log.forgetful = True
+    log.commit(("put", thing("a")))
+    log.commit(("put", thing("b")))
+    following = token(page(lists, page_size=1))
+    log.commit(("put", thing("b", color="red")))
+    refused(Reason.GONE, lists, at={"revision": 1})
+    assert names(page(lists, page_size=1, page_token=following)) == ["default/b"]
+    refused(Reason.GONE, Listing(log, b"secret"), page_size=1, page_token=following)
+    assert names(page(lists, at={"revision": 3})) == ["default/a", "default/b"]
+
+
 def test_masks() -> None:
     log, lists = make()
     inner = {"parts": [{"name": "p", "image": "i"}]}

@@ -77,6 +77,8 @@ class PlainLog:
         self.head = 0
         self.compacted = 0
         self.feed: Feed | None = None
+        # Of each object only the last record is kept.
+        self.forgetful = False
         self._uids = 0
 
     # What tests do to it: one operation each, in a transaction of `commit`.
@@ -112,6 +114,8 @@ class PlainLog:
             body = message.SerializeToString(deterministic=True)
             after = None if verb == "delete" else read(key, self.head, body)
             done = Verb.DELETE if after is None else Verb.CREATE if before is None else Verb.UPDATE
+            if self.forgetful:
+                self.records = [one for one in self.records if one.key != key]
             record = Record(self.head, key, message.metadata.uid, done, body, "test", 0, 0.0)
             self.records.append(record)
             if after is None:
@@ -141,6 +145,10 @@ class PlainLog:
     def selectable(self, kind: str) -> tuple[str, ...]:
         self._known(kind)
         return ("spec.color",)
+
+    def remembers(self, kind: str) -> bool:
+        self._known(kind)
+        return not self.forgetful
 
     def message(self, kind: str) -> Any:
         self._known(kind)
