@@ -1,15 +1,71 @@
 # What can be made here. `make` alone lists it.
 SHELL := bash
-PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+VENV := .venv
+PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 BIN := $(dir $(shell command -v $(PYTHON)))
+# What kcore needs of Debian.
+PACKAGES := busybox-static catatonit containerd containernetworking-plugins iproute2 iptables \
+	libnftables1 nftables python3-venv runc
+export PYTHONPATH :=
 # The API that must not be broken.
 AGAINST ?= main
 
 .DEFAULT_GOAL := help
-.PHONY: help gen gen-check lint lint-proto breaking
+.PHONY: help setup packages root up down test test-fast test-cluster sim bench \
+	gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: root packages setup ## make this machine a one-node cluster that runs examples/web.yaml
+	@$(VENV)/bin/kcore up -f examples/web.yaml
+
+down: ## take it away without a trace
+	@if [ -x $(VENV)/bin/kcore ]; then $(VENV)/bin/kcore down; fi
+
+test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/bin/pytest -q tests
+
+test-fast: setup ## the tests that need neither root nor containers
+	@$(VENV)/bin/pytest -q -m "not cluster" tests
+
+test-cluster: root packages setup ## the tests on real containers
+	@$(VENV)/bin/pytest -q -m cluster tests
+
+sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50
+	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50)
+
+bench: root packages setup ## measure, each figure beside its floor
+	@$(VENV)/bin/python -m bench
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes namespaces and containers \
+	(try make test-fast)" >&2; exit 1; }
+
+packages: ## install what is needed of Debian
+	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null \
+		| awk '$$2 == "installed" {print $$1}' | sort \
+		| comm -13 - <(printf '%s\n' $(PACKAGES) | sort)); \
+	if [ -n "$$missing" ]; then \
+		echo "installing" $$missing >&2; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends $$missing >/dev/null; \
+	fi
+
+setup: $(VENV)/installed ## make the virtual environment
+
+$(VENV)/installed: pyproject.toml
+	@echo "making $(VENV)" >&2
+	@python3 -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --upgrade pip
+	@$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/bin/grpcurl: | setup
+	@command -v go >/dev/null || { echo "no Go: the tour of grpcurl is skipped" >&2; exit 0; }; \
+	echo "building grpcurl" >&2; \
+	GOBIN=$(abspath $(VENV)/bin) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
 
 gen: ## make generated/ from proto/
 	$(PYTHON) proto/gen.py
