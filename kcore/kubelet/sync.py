@@ -171,7 +171,7 @@ def restarts(policy: str, exit_code: int) -> bool:
 
 
 def policy_of(pod: pod_pb2.Pod, container: container_pb2.Container) -> str:
-    """Restart policy of one container: the pod's, but that init containers end when they succeed."""
+    """A container's restart policy: its pod's, but init containers end when they succeed."""
     policy = pod.spec.restart_policy or "Always"
     if is_sidecar(container):
         return "Always"
