@@ -4,6 +4,7 @@ It is one controller over a node's pods, so a cluster can be tried before (and w
 kubelet. It must not be used where what containers do matters.
 """
 
+from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 from kcore_api.kcore.meta.v1 import meta_pb2
 
@@ -13,6 +14,7 @@ from kcore.reconcile import loop, transaction
 from kcore.reconcile.controller import NOTHING, Controller, Key, Result, itself
 from kcore.reconcile.view import View
 from kcore.wire.api import Api
+from kcore.wire.errors import ApiError, Reason
 
 Pod = pod_pb2.Pod
 Node = node_pb2.Node
@@ -25,9 +27,6 @@ def controller(node: str) -> Controller:
     """All that one node does."""
 
     def reconcile(view: View, key: Key, now: float) -> Result:
-        if key[0] == "":
-            known = view.get(Node, "", node)
-            return NOTHING if known is not None else Result((transaction.create(_node(node)),))
         pod = view.get(Pod, *key)
         if pod is None or pod.spec.node_name != node:
             return NOTHING
@@ -44,18 +43,10 @@ def controller(node: str) -> Controller:
             return Result(again_at=starts)
         return Result((transaction.status(pod, _running(pod, now)),))
 
-    def node_keys(_view: View, old: Node | None, new: Node | None) -> list[Key]:
-        return [("", node)]
-
-    def pod_keys(view: View, old: Pod | None, new: Pod | None) -> list[Key]:
-        # Any pod is an occasion to see whether the node is registered.
-        return [("", node), *itself(view, old, new)]
-
     return Controller(
         name=f"kubelet-{node}",
-        reads={Node: node_keys, Pod: pod_keys},
+        reads={Pod: itself},
         writes=(
-            Node.DESCRIPTOR.full_name,
             Pod.DESCRIPTOR.full_name,
             f"{Pod.DESCRIPTOR.full_name}/status",
         ),
@@ -83,6 +74,25 @@ def _running(pod: Pod, now: float) -> pod_pb2.PodStatus:
     return status
 
 
+async def _register(api: Api, node: str, clock: Clock) -> None:
+    """The node is there, and says what it has."""
+    found = _node(node)
+    status = transaction.status(found, found.status)
+    del status.guards[:]
+    for wanted in (transaction.create(found), status):
+        while True:
+            try:
+                await api.commit(pb.CommitRequest(transactions=[wanted]))
+            except ApiError as error:
+                if error.reason is Reason.UNAVAILABLE:
+                    await clock.sleep(1.0)
+                    continue
+                if error.reason is not Reason.ALREADY_EXISTS:
+                    raise
+            break
+
+
 async def run(api: Api, node: str, clock: Clock, chance: Chance) -> None:
     """Runs one node until cancelled."""
+    await _register(api, node, clock)
     await loop.run(api, [controller(node)], clock, chance)

@@ -23,12 +23,12 @@ Answer = TypeVar("Answer")
 class Server(Protocol):
     """The apiserver's side."""
 
-    def session(self, who: str) -> Api | None:
-        """An Api for this caller; None while the server is down."""
+    async def serve(self, who: str, do: Callable[[Api], Awaitable[Answer]]) -> Answer:
+        """Does it in the name of this caller. UNAVAILABLE when down, or if it dies meanwhile."""
         ...
 
-    def arrived(self) -> None:
-        """A commit has been answered."""
+    def session(self, who: str) -> Api:
+        """An Api for this caller, as long as this life lasts. UNAVAILABLE when down."""
         ...
 
 
@@ -51,6 +51,11 @@ class Link:
         self._clock = clock
         self._beyond = beyond
         self._die = die
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """Its component is dead: nothing more is sent."""
+        self.is_cut = True
 
     async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served."""
@@ -71,21 +76,18 @@ class Link:
         faults = self._weather.faults
 
         async def land(api: Api) -> pb.CommitResponse:
-            try:
-                answer = await api.commit(sent)
-                if self._weather.strikes(faults.request_doubled, "request doubled", self._who):
-                    await self._clock.sleep(self._weather.latency())
-                    await api.commit(sent)
-                return answer
-            finally:
-                self._server.arrived()
+            answer = await api.commit(sent)
+            if self._weather.strikes(faults.request_doubled, "request doubled", self._who):
+                await self._clock.sleep(self._weather.latency())
+                await api.commit(sent)
+            return answer
 
         return await self._ask(land)
 
     async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
         """Objects, then their changes."""
         await self._clock.sleep(self._weather.latency())
-        responses = self._up().watch(request)
+        responses = self._server.session(self._who).watch(request)
         try:
             async for response in responses:
                 await self._clock.sleep(self._weather.latency())
@@ -93,6 +95,8 @@ class Link:
                     self._weather.faults.watch_broken, "watch broken", self._who
                 ):
                     raise _gone("the watch has broken")
+                if self.is_cut:
+                    raise _gone("the component is dead")
                 yield response
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
@@ -100,6 +104,8 @@ class Link:
     async def _ask(self, do: Callable[[Api], Awaitable[Answer]]) -> Answer:
         """Sends a request on its way and waits for its answer."""
         weather, faults = self._weather, self._weather.faults
+        if self.is_cut:
+            raise _gone("the component is dead")
         if weather.strikes(faults.request_lost, "request lost", self._who):
             await self._clock.sleep(weather.latency())
             raise _gone("the request was lost")
@@ -108,7 +114,7 @@ class Link:
             # What it answers is handed over as a value: nobody may be left to hear it.
             await self._clock.sleep(weather.latency())
             try:
-                return await do(self._up()), None
+                return await self._server.serve(self._who, do), None
             except ApiError as error:
                 return None, error
 
@@ -124,12 +130,6 @@ class Link:
             raise error
         assert answer is not None
         return answer
-
-    def _up(self) -> Api:
-        api = self._server.session(self._who)
-        if api is None:
-            raise _gone("nobody listens")
-        return api
 
 
 def _gone(why: str) -> ApiError:

@@ -142,6 +142,14 @@ class Runtime:
         """Ids of the containers that run, in the order of their creation."""
         return [c.id for c in self.containers.values() if c.state == pb.CONTAINER_RUNNING]
 
+    def running_who(self) -> list[tuple[str, str]]:
+        """The same, as (pod uid, container name)."""
+        return [
+            (c.sandbox.config.metadata.uid, c.config.metadata.name)
+            for c in self.containers.values()
+            if c.state == pb.CONTAINER_RUNNING
+        ]
+
     # The protocol.
 
     async def version(self) -> pb.VersionResponse:

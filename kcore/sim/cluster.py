@@ -1,0 +1,277 @@
+"""The real rooms put together over virtual time: kernel, controllers, scheduler, kubelets.
+
+`Cluster(setting).run()` lets a user's story happen in a storm, then calms the weather and waits
+until all is as the user wants it. Whatever was wrong is in the `Report`. One seed decides
+everything. Only here is it known which rooms there are.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kcore import controllers
+from kcore.chance import Chance
+from kcore.clock import LoopClock
+from kcore.kernel.record import Record
+from kcore.scheduler import run as scheduler
+from kcore.sim import door, hollow, invariants
+from kcore.sim.apiserver import Apiserver
+from kcore.sim.audit import Audit
+from kcore.sim.component import Component, Work
+from kcore.sim.faults import Faults, Weather, swarm
+from kcore.sim.link import Link
+from kcore.sim.runtime import Runtime
+from kcore.sim.story import Story, User
+from kcore.sim.transcript import Transcript
+from kcore.sim.world import World
+from kcore.tasks import Tasks
+
+# Virtual seconds in which a cluster must come to rest after the last fault.
+SETTLE_SECONDS = 600.0
+# And how long nothing may be written about workloads after that.
+_REST_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+# Kinds that may be written while nothing happens.
+_PULSE = ("Lease", "Event", "Node")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One simulation."""
+
+    seed: int
+    minutes: float = 3.0
+    nodes: int = 3
+    # None: a storm of the seed's own.
+    faults: Faults | None = None
+    # Puts other works in the place of some, by name: for tests.
+    recast: Callable[[dict[str, Work]], Mapping[str, Work]] = dict
+    server: type[Apiserver] = Apiserver
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of it. Nothing is `broken` in a cluster that works."""
+
+    seed: int
+    broken: Sequence[str]
+    digest: str
+    transcript: Sequence[str]
+    revisions: int
+    seconds: float
+    happened: Counter[str]
+    faults: Faults
+
+
+Plot = Callable[["Cluster"], Awaitable[None]]
+
+
+class Cluster:
+    """One cluster in one process."""
+
+    def __init__(self, setting: Setting) -> None:
+        """Nothing happens before `run`."""
+        chance = Chance(setting.seed)
+        self.setting = setting
+        self.clock = LoopClock()
+        self.transcript = Transcript()
+        self.faults = swarm(chance.fork("swarm")) if setting.faults is None else setting.faults
+        self.weather = Weather(self.faults, chance.fork("weather"), self._tell)
+        self.server = setting.server(
+            self._wrote, self.weather, self.clock, chance.fork("apiserver")
+        )
+        self.runtimes: dict[str, Runtime] = {}
+        self.components: dict[str, Component] = {}
+        self._invariants = invariants.Invariants()
+        self._audit = Audit(self.server.kinds)
+        self._chance = chance
+        self._broken: list[str] = []
+        self._last_change = 0.0
+        self._story: Story | None = None
+
+    @property
+    def world(self) -> World:
+        """What is there, by the log."""
+        return self._invariants.world
+
+    @property
+    def story(self) -> Story:
+        """What the user does."""
+        assert self._story is not None, "it begins with `run`"
+        return self._story
+
+    async def run(self, plot: Plot | None = None) -> Report:
+        """Lets the story happen (or the plot in its place), and all come to rest."""
+        async with Tasks() as tasks:
+            tasks.start(self.server.run(), "apiserver")
+            await self.server.ready()
+            await self._begin(tasks)
+            if plot is None:
+                await self.story.tell(self.setting.minutes * 60)
+            else:
+                await plot(self)
+            self.weather.calm()
+            self._tell("calm")
+            await self._settle()
+            tasks.cancel()
+        return self._report()
+
+    async def until(self, what: Callable[[], bool], seconds: float = 60.0) -> None:
+        """Waits until it holds; AssertionError if it does not come to hold."""
+        ends = self.clock.monotonic() + seconds
+        while not what():
+            if self.clock.monotonic() > ends:
+                raise AssertionError(f"not so after {seconds} s; the last lines:\n{self.tail()}")
+            await self.clock.sleep(_LOOK_SECONDS / 10)
+
+    def tail(self) -> str:
+        """The last lines of the transcript."""
+        return "\n".join(self.transcript.lines())
+
+    # Beginning.
+
+    async def _begin(self, tasks: Tasks) -> None:
+        tasks.start(self._audit.run(self._link("auditor", tasks), self.clock), "audit")
+        for name, work in self.setting.recast(self._works(tasks)).items():
+            component = Component(
+                name,
+                work,
+                self.server,
+                self.weather,
+                self.clock,
+                self._chance.fork(name),
+                tasks,
+            )
+            self.components[name] = component
+            tasks.start(component.run(), f"process {name}")
+        tasks.start(self._machines_fail(), "machines")
+        user = User(self._link("user", tasks), self.clock, self._chance.fork("user"))
+        self._story = Story(user, self.world, self.clock, self._chance.fork("story"))
+        await self.until(lambda: len(self._nodes()) == self.setting.nodes, SETTLE_SECONDS)
+
+    def _works(self, tasks: Tasks) -> dict[str, Work]:
+        works: dict[str, Work] = {
+            "controllers": lambda api, chance: controllers.run(api, self.clock, chance),
+            "scheduler": lambda api, chance: scheduler.run(api, self.clock, chance),
+        }
+        for number in range(1, self.setting.nodes + 1):
+            node = f"n{number}"
+            runtime = Runtime(
+                self.clock, self._chance.fork(f"runtime {node}"), subnet=f"10.244.{number}"
+            )
+            runtime.missing = frozenset(["missing:1"])
+            self.runtimes[node] = runtime
+            tasks.start(runtime.run(), f"runtime {node}")
+            works[f"kubelet-{node}"] = self._kubelet(node, runtime)
+        return works
+
+    def _kubelet(self, node: str, runtime: Runtime) -> Work:
+        reached = door.opened(runtime, node, self.weather)
+        assert reached is not None
+        return lambda api, chance: hollow.run(api, node, self.clock, chance)
+
+    def _link(self, who: str, tasks: Tasks) -> Link:
+        """The way of somebody who never dies."""
+        return Link(self.server, who, self.weather, self.clock, tasks, lambda: None)
+
+    # Machines.
+
+    async def _machines_fail(self) -> None:
+        """Containers crash, nodes are rebooted."""
+        async with Tasks() as tasks:
+            tasks.start(self._containers_crash(), "crashes")
+            tasks.start(self._nodes_reboot(), "reboots")
+
+    async def _containers_crash(self) -> None:
+        chance = self._chance.fork("crashes")
+        while mean := self.weather.faults.container_death_seconds:
+            await self.clock.sleep(chance.uniform(0, 2 * mean))
+            running = [
+                (node, id_)
+                for node, runtime in sorted(self.runtimes.items())
+                for id_ in runtime.running()
+            ]
+            if running and self.weather.faults.container_death_seconds:
+                node, id_ = running[chance.integer(0, len(running) - 1)]
+                self.weather.note("container crash", f"{id_[:13]} on {node}")
+                self.runtimes[node].crash(id_, chance.integer(0, 2))
+
+    async def _nodes_reboot(self) -> None:
+        chance = self._chance.fork("reboots")
+        while mean := self.weather.faults.reboot_seconds:
+            await self.clock.sleep(chance.uniform(0, 2 * mean))
+            if self.weather.faults.reboot_seconds:
+                node = f"n{chance.integer(1, self.setting.nodes)}"
+                self.weather.note("reboot", node)
+                self.runtimes[node].reboot()
+                self.components[f"kubelet-{node}"].die()
+
+    # Ending.
+
+    async def _settle(self) -> None:
+        """All must come to be as the user wants it, and then nothing may happen any more."""
+        ends = self.clock.monotonic() + SETTLE_SECONDS
+        while True:
+            await self.clock.sleep(_LOOK_SECONDS)
+            open_ = [*self.story.unsettled(), *self._left_over()]
+            now = self.clock.monotonic()
+            if not open_ and now - self._last_change >= _REST_SECONDS:
+                return
+            if now > ends:
+                since = now - self._last_change
+                restless = (
+                    [f"no rest: something was written {since:.0f} s ago"] if not open_ else []
+                )
+                self._broken += [f"not settled: {what}" for what in open_ + restless]
+                return
+
+    def _left_over(self) -> list[str]:
+        """What runtimes have that no object asks for."""
+        bound = {(pod.metadata.uid, pod.spec.node_name) for pod in self.world.pods()}
+        return [
+            f"sandbox of {sandbox.config.metadata.name} is left on {node}"
+            for node, runtime in sorted(self.runtimes.items())
+            for sandbox in runtime.sandboxes.values()
+            if (sandbox.config.metadata.uid, node) not in bound
+        ]
+
+    def _report(self) -> Report:
+        broken = list(self._invariants.broken)
+        broken += [f"watch: {what}" for what in self._audit.broken]
+        for component in self.components.values():
+            broken += component.failures
+        broken += self.server.failures
+        broken += self.story.complaints
+        broken += self._broken
+        return Report(
+            seed=self.setting.seed,
+            broken=broken,
+            digest=self.transcript.digest(),
+            transcript=tuple(self.transcript.lines()),
+            revisions=self.world.revision,
+            seconds=self.clock.monotonic(),
+            happened=self.weather.happened,
+            faults=self.faults,
+        )
+
+    # Seeing.
+
+    def _wrote(self, records: Sequence[Record]) -> None:
+        """Something reached the disk."""
+        seconds = self.clock.monotonic()
+        for record in records:
+            self.transcript.record(record, seconds)
+            if record.key.kind.rpartition(".")[2] not in _PULSE:
+                self._last_change = seconds
+        self._invariants.check(records)
+        self._audit.observe(records)
+        twice = invariants.doubles(
+            who for _, runtime in sorted(self.runtimes.items()) for who in runtime.running_who()
+        )
+        self._broken += [f"revision {records[-1].revision}: {what}" for what in twice]
+
+    def _tell(self, what: str) -> None:
+        self.transcript.fault(self.clock.monotonic(), what)
+
+    def _nodes(self) -> list[str]:
+        return [key.name for key in self.world.objects if key.kind == "kcore.core.v1.Node"]
