@@ -31,6 +31,25 @@ class Claimed(Generic[C]):
     transactions: tuple[pb.Transaction, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Of a possible child: who manages it, and its labels."""
+
+    manager: str
+    labels: Mapping[str, str]
+    deleting: bool
+
+
+def _facts(obj: Message) -> _Facts:
+    meta = owner.metadata(obj)
+    manager = owner.manager(meta)
+    return _Facts(
+        "" if manager is None else manager.uid,
+        dict(meta.labels),
+        meta.HasField("deletion_timestamp"),
+    )
+
+
 def selects(message: meta_pb2.LabelSelector) -> LabelSelector | None:
     """The selector; None if it can't be understood or selects everything, which no owner may."""
     try:
@@ -47,30 +66,28 @@ def orphan(obj: Message) -> Iterable[str]:
         yield meta.namespace
 
 
-def claim(
-    parent: Message, matching: LabelSelector, owned: Iterable[C], orphans: Iterable[C]
-) -> Claimed[C]:
-    """Adopts of the orphans, releases of the owned."""
-    uid = owner.metadata(parent).uid
-    deleting = owner.metadata(parent).HasField("deletion_timestamp")
-    alive = transaction.same(transaction.ref(parent), owner.metadata(parent))
+def claim(view: View, parent: Message, matching: LabelSelector, kind: type[C]) -> Claimed[C]:
+    """Adopts objects of `kind` that nobody manages (index "orphan"), releases owned ones."""
+    meta = owner.metadata(parent)
+    deleting = meta.HasField("deletion_timestamp")
     children: list[C] = []
     wanted: list[pb.Transaction] = []
-    for child in owned:
-        meta = owner.metadata(child)
-        if not owner.managed_by(meta, uid):
+    for child in view.list(kind, meta.namespace, owner=meta.uid):
+        facts = view.fact(_facts, child)
+        if facts.manager != meta.uid:
             continue
-        if matching.matches(meta.labels):
+        if matching.matches(facts.labels):
             children.append(child)
         elif not deleting:
-            left = [each for each in meta.owner_references if each.uid != uid]
-            wanted.append(_owners(child, left))
-    for child in orphans:
-        meta = owner.metadata(child)
-        if deleting or meta.HasField("deletion_timestamp") or not matching.matches(meta.labels):
-            continue
-        others = [each for each in meta.owner_references if each.uid != uid]
-        wanted.append(_owners(child, [*others, owner.reference(parent)], alive))
+            others = owner.metadata(child).owner_references
+            wanted.append(_owners(child, [each for each in others if each.uid != meta.uid]))
+    for child in () if deleting else view.list(kind, index=("orphan", meta.namespace)):
+        facts = view.fact(_facts, child)
+        if not facts.deleting and matching.matches(facts.labels):
+            others = owner.metadata(child).owner_references
+            owners = [each for each in others if each.uid != meta.uid]
+            alive = transaction.same(transaction.ref(parent), meta)
+            wanted.append(_owners(child, [*owners, owner.reference(parent)], alive))
     return Claimed(tuple(children), tuple(wanted))
 
 

@@ -67,12 +67,7 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     matching = adoption.selects(live.spec.selector)
     if matching is None:
         return NOTHING
-    claimed = adoption.claim(
-        live,
-        matching,
-        view.list(ReplicaSet, live.metadata.namespace, owner=live.metadata.uid),
-        view.list(ReplicaSet, index=("orphan", live.metadata.namespace)),
-    )
+    claimed = adoption.claim(view, live, matching, ReplicaSet)
     if claimed.transactions:
         return Result(claimed.transactions)
     seen = _look(live, claimed.children)
@@ -295,14 +290,14 @@ def _old_is_gone(view: View, seen: _Seen) -> bool:
 def _numbers(view: View, each: ReplicaSet, live: Deployment, now: float) -> rollout.Set:
     """Its numbers, counted on its pods: its status may not tell of all of them yet."""
     there = view.list(Pod, each.metadata.namespace, owner=each.metadata.uid)
-    active = [one for one in there if pod.is_active(one)]
+    active = [facts for one in there if (facts := view.fact(pod.facts, one)).active]
     least = each.spec.min_ready_seconds
     return rollout.Set(
         each.metadata.name,
         each.metadata.creation_timestamp.seconds,
         replicaset.replicas(each),
         max(each.status.replicas, len(active)),
-        sum(pod.is_available(one, least, now) for one in active),
+        sum(facts.is_available(least, now) for facts in active),
         _number(each, MOST) or live.status.replicas,
         _number(each, DESIRED),
     )

@@ -3,9 +3,30 @@
 Pods are counted by their status, which their kubelet writes: condition Ready. Pure.
 """
 
+from dataclasses import dataclass
+
 from kcore_api.kcore.core.v1 import pod_pb2
 
 OVER = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is asked of every pod of a set again and again; see `View.fact`."""
+
+    active: bool
+    ready_since: float | None
+
+    def is_available(self, min_ready_seconds: int, now: float) -> bool:
+        """Whether it has been ready for so long."""
+        since = self.ready_since
+        # Without a least time, clocks that differ must not matter.
+        return since is not None and (min_ready_seconds <= 0 or since + min_ready_seconds <= now)
+
+
+def facts(pod: pod_pb2.Pod) -> Facts:
+    """Read off once for each version of a pod."""
+    return Facts(is_active(pod), ready_since(pod))
 
 
 def is_active(pod: pod_pb2.Pod) -> bool:
@@ -27,19 +48,6 @@ def ready_since(pod: pod_pb2.Pod) -> float | None:
     if found is None or found.status != "True":
         return None
     return float(found.last_transition_time.seconds)
-
-
-def available_at(pod: pod_pb2.Pod, min_ready_seconds: int) -> float | None:
-    """When it has been ready for so long, if it stays so; None: it is not ready."""
-    since = ready_since(pod)
-    return None if since is None else since + min_ready_seconds
-
-
-def is_available(pod: pod_pb2.Pod, min_ready_seconds: int, now: float) -> bool:
-    """Whether it has been ready for so long."""
-    moment = available_at(pod, min_ready_seconds)
-    # Without a least time, clocks that differ must not matter.
-    return moment is not None and (min_ready_seconds <= 0 or moment <= now)
 
 
 def restarts(pod: pod_pb2.Pod) -> int:

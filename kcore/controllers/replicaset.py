@@ -26,6 +26,7 @@ from kcore.reconcile.controller import (
     itself,
 )
 from kcore.reconcile.view import View
+from kcore.wire import selector
 from kcore.wire.errors import Reason
 
 ReplicaSet = replica_set_pb2.ReplicaSet
@@ -47,16 +48,11 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     matching = adoption.selects(live.spec.selector)
     if matching is None:
         return NOTHING
-    claimed = adoption.claim(
-        live,
-        matching,
-        view.list(Pod, live.metadata.namespace, owner=live.metadata.uid),
-        view.list(Pod, index=("orphan", live.metadata.namespace)),
-    )
+    claimed = adoption.claim(view, live, matching, Pod)
     if claimed.transactions:
         # Counted when they are ours, or not any more.
         return Result(claimed.transactions)
-    active = [each for each in claimed.children if pod.is_active(each)]
+    active = [each for each in claimed.children if view.fact(pod.facts, each).active]
     wanted = replicas(live)
     transactions: list[pb.Transaction] = []
     events: list[Said] = []
@@ -75,7 +71,7 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     status = _status(view, key, live, active, now)
     if status != live.status:
         transactions.append(transaction.status(live, status))
-    return Result(tuple(transactions), _next_available(live, active, now), tuple(events))
+    return Result(tuple(transactions), _next_available(view, live, active, now), tuple(events))
 
 
 def replicas(live: ReplicaSet) -> int:
@@ -113,7 +109,7 @@ def siblings(view: View, live: ReplicaSet) -> Counter[str]:
         each.spec.node_name
         for one in sets
         for each in view.list(Pod, live.metadata.namespace, owner=one.metadata.uid)
-        if pod.is_active(each) and each.spec.node_name
+        if view.fact(pod.facts, each).active and each.spec.node_name
     )
 
 
@@ -177,20 +173,23 @@ def _status(
     view: View, key: Key, live: ReplicaSet, active: Sequence[Pod], now: float
 ) -> replica_set_pb2.ReplicaSetStatus:
     least = live.spec.min_ready_seconds
-    labels = live.spec.template.metadata.labels.items()
-    ready = [each for each in active if pod.ready_since(each) is not None]
-    available = sum(pod.is_available(each, least, now) for each in ready)
-    labelled = sum(all(each.metadata.labels.get(k) == v for k, v in labels) for each in active)
+    template = selector.from_labels(live.spec.template.metadata.labels)
+    ready = available = labelled = 0
+    for each in active:
+        facts = view.fact(pod.facts, each)
+        ready += facts.ready_since is not None
+        available += facts.is_available(least, now)
+        labelled += template.matches(view.fact(_labels, each))
     status = replica_set_pb2.ReplicaSetStatus(
         replicas=len(active),
         fully_labeled_replicas=labelled or None,
-        ready_replicas=len(ready) or None,
+        ready_replicas=ready or None,
         available_replicas=available or None,
         observed_generation=live.metadata.generation or None,
     )
-    for each in live.status.conditions:
-        if each.type != REPLICA_FAILURE:
-            status.conditions.append(each)
+    for known in live.status.conditions:
+        if known.type != REPLICA_FAILURE:
+            status.conditions.append(known)
     failure = _failure(view, key, live, len(active), now)
     if failure is not None:
         status.conditions.append(failure)
@@ -219,13 +218,19 @@ def _failure(
     )
 
 
-def _next_available(live: ReplicaSet, active: Sequence[Pod], now: float) -> float | None:
+def _next_available(
+    view: View, live: ReplicaSet, active: Sequence[Pod], now: float
+) -> float | None:
     """When the next pod will have been ready for long enough."""
     least = live.spec.min_ready_seconds
     if not least:
         return None
-    moments = [pod.available_at(each, least) for each in active]
-    return min((moment for moment in moments if moment is not None and moment > now), default=None)
+    since = [view.fact(pod.facts, each).ready_since for each in active]
+    return min((s + least for s in since if s is not None and s + least > now), default=None)
+
+
+def _labels(each: Pod) -> dict[str, str]:
+    return dict(each.metadata.labels)
 
 
 CONTROLLER = Controller(

@@ -29,6 +29,7 @@ from kcore.wire.errors import ApiError
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
+F = TypeVar("F")
 
 # From an object to the values under which an index finds it.
 Index = Callable[[Any], Iterable[str]]
@@ -117,6 +118,8 @@ class View:
         self._owned: dict[str, set[Name]] = {}
         self._uids: dict[str, Name] = {}
         self._called: dict[tuple[str, str], Kind] = {}
+        # What was worked out of objects: by identity, each with the object, so that it lives.
+        self._facts: dict[int, tuple[Any, dict[Any, Any]]] = {}
         # Objects of a fresh state that is not complete yet.
         self._arriving: dict[Name, tuple[Any, int]] | None = None
         for kind in classes:
@@ -172,6 +175,17 @@ class View:
     def last(self, key: Any) -> tuple[ApiError, ...]:
         """The errors of the last commit that this controller made for the key."""
         return self.outcomes.get(key, ())
+
+    def fact(self, function: Callable[[M], F], obj: M) -> F:
+        """function(obj), worked out once for each version of an object of this view."""
+        known = self._facts.get(id(obj))
+        if known is None:
+            known = self._facts[id(obj)] = (obj, {})
+        facts = known[1]
+        if function not in facts:
+            facts[function] = function(obj)
+        found: F = facts[function]
+        return found
 
     # Reading without knowing the kind.
 
@@ -279,6 +293,7 @@ class View:
         return Change(name, old, new, revision)
 
     def _forget(self, table: _Table, name: Name, key: tuple[str, str], old: Any) -> None:
+        self._facts.pop(id(old), None)
         if self._uids.get(old.metadata.uid) == name:
             del self._uids[old.metadata.uid]
         _discard(table.spaces, name.namespace, key)
