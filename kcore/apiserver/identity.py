@@ -8,7 +8,7 @@ asks for a certificate (`of_certificate`), the TLS listener for a bearer token (
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -26,7 +26,7 @@ PEER_CERTIFICATE = "x509_pem_cert"
 # A call's metadata: the last value of each key.
 Metadata = Mapping[str, str]
 # A connection's properties, as gRPC gives them.
-Connection = Mapping[str, Sequence[bytes]]
+Connection = Mapping[str, Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ def of_socket(metadata: Metadata, connection: Callable[[], Connection]) -> User:
 
 def of_certificate(metadata: Metadata, connection: Callable[[], Connection]) -> User:
     """The certificate's common name is the user, its organizations are the groups."""
-    pem = connection().get(PEER_CERTIFICATE)
-    if not pem:
+    pem = next(iter(connection().get(PEER_CERTIFICATE, ())), None)
+    if pem is None:
         raise ApiError(Reason.UNAUTHENTICATED, "this listener takes client certificates only")
-    return _read(pem[0])
+    return _read(pem)
 
 
 @functools.lru_cache(maxsize=1024)

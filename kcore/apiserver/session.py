@@ -6,17 +6,16 @@ Components that share a process with the kernel are given one; the gRPC face hol
 caller, and takes the methods in `…_bytes`, which answer with bytes ready to be sent. Permission is
 asked for each operation after decoding, so no face, batch, guard, dry run or reading of the past is
 a way around it. What an operation leaves to its object (namespace, name) is read off it by the
-kind's own class and written into the reference, and the kernel refuses an object that says
-otherwise: what is checked is what is stored.
+kernel and written into the reference, and the kernel refuses an object that says otherwise: what is
+checked is what is stored.
 
 It must not know how a caller came in, nor how the kernel keeps anything.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Protocol
 
-from google.protobuf.message import DecodeError
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.api.v1 import auth_pb2
 from kcore_api.kcore.core.v1 import pod_pb2
@@ -24,6 +23,7 @@ from kcore_api.kcore.core.v1 import pod_pb2
 from kcore.apiserver import authorize
 from kcore.apiserver.authorize import Decision
 from kcore.apiserver.identity import User
+from kcore.kernel.record import Key
 from kcore.kernel.schema import Schema
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Reason, Violation
@@ -54,15 +54,25 @@ class Kernel(Protocol):
         """The last revision."""
         ...
 
-    async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's identity."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """Grows with each deliberate restore."""
+        ...
+
+    def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served."""
         ...
 
-    async def get(self, request: pb.GetRequest) -> bytes:
+    def get(self, request: pb.GetRequest) -> bytes:
         """A GetResponse."""
         ...
 
-    async def list(self, request: pb.ListRequest, user: str = "") -> bytes:
+    def list(self, request: pb.ListRequest, user: str = "") -> bytes:
         """A ListResponse."""
         ...
 
@@ -73,7 +83,11 @@ class Kernel(Protocol):
         ...
 
     async def commit(self, request: pb.CommitRequest, actor: str) -> pb.CommitResponse:
-        """Each transaction's outcome, also of a single one."""
+        """Transactions. One alone raises its error; of several each result has its own."""
+        ...
+
+    def key_of(self, operation: pb.Operation) -> Key:
+        """Which object an operation is about."""
         ...
 
 
@@ -88,7 +102,7 @@ class Session:
 
     async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served; everybody may know."""
-        return await self._kernel.kinds(request)
+        return self._kernel.kinds(request)
 
     async def get(self, request: pb.GetRequest) -> pb.GetResponse:
         """One object."""
@@ -98,7 +112,7 @@ class Session:
         """One object, as a GetResponse."""
         ref = request.ref
         self.check("get", ref.kind, ref.namespace, ref.name)
-        return await self._kernel.get(request)
+        return self._kernel.get(request)
 
     async def list(self, request: pb.ListRequest) -> pb.ListResponse:
         """A page of objects."""
@@ -109,7 +123,7 @@ class Session:
         selection = request.selection
         for name in selection.names or ("",):
             self.check("list", selection.kind, selection.namespace, name)
-        return await self._kernel.list(request, self.user.name)
+        return self._kernel.list(request, self.user.name)
 
     async def watch(self, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
         """Objects, then their changes."""
@@ -141,23 +155,14 @@ class Session:
         permitted = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
         for index, transaction in enumerate(request.transactions):
             try:
-                permitted.transactions.append(await self._permit(transaction))
+                permitted.transactions.append(self._permit(transaction))
             except ApiError as error:
                 if len(request.transactions) == 1:
                     raise
                 refused[index] = error
-        if len(request.transactions) == 1:
-            response = await self._kernel.commit(permitted, self.user.name)
-            if response.results and response.results[0].HasField("error"):
-                raise errors.from_status(response.results[0].error)
-            return response
-        if refused and not permitted.transactions:
-            response = pb.CommitResponse()
-        else:
-            response = await self._kernel.commit(permitted, self.user.name)
         if not refused:
-            return response
-        results = iter(response.results)
+            return await self._kernel.commit(permitted, self.user.name)
+        results = iter(await self._results(permitted))
         whole = pb.CommitResponse()
         for index in range(len(request.transactions)):
             if index in refused:
@@ -204,18 +209,30 @@ class Session:
         said = authorize.denial(self.user, verb, plural, group, namespace, name, subresource)
         return ApiError(Reason.FORBIDDEN, said)
 
-    async def pod(self, namespace: str, name: str) -> pod_pb2.Pod | None:
+    def pod(self, namespace: str, name: str) -> pod_pb2.Pod | None:
         """A pod as it is, whatever the caller may; None where there is none."""
         ref = pb.Ref(kind=authorize.POD, namespace=namespace, name=name)
         try:
-            answer = await self._kernel.get(pb.GetRequest(ref=ref))
+            answer = self._kernel.get(pb.GetRequest(ref=ref))
         except ApiError as error:
             if error.reason is Reason.NOT_FOUND:
                 return None
             raise
         return pod_pb2.Pod.FromString(pb.GetResponse.FromString(answer).object)
 
-    async def _permit(self, transaction: pb.Transaction) -> pb.Transaction:
+    async def _results(self, permitted: pb.CommitRequest) -> Sequence[pb.TransactionResult]:
+        """One for each permitted transaction, even if it is the only one."""
+        if not permitted.transactions:
+            return ()
+        try:
+            response = await self._kernel.commit(permitted, self.user.name)
+        except ApiError as error:
+            if len(permitted.transactions) > 1:
+                raise
+            return (pb.TransactionResult(error=errors.to_status(error)),)
+        return tuple(response.results)
+
+    def _permit(self, transaction: pb.Transaction) -> pb.Transaction:
         """The transaction with whole references, if the caller may do all of it."""
         whole = pb.Transaction()
         whole.CopyFrom(transaction)
@@ -225,71 +242,54 @@ class Session:
         for guard in whole.guards:
             self.check("get", guard.ref.kind, guard.ref.namespace, guard.ref.name)
         for index, operation in enumerate(whole.operations):
-            await self._permit_operation(whole, operation, f"operations[{index}]")
+            self._permit_operation(whole, operation, f"operations[{index}]")
         return whole
 
-    async def _permit_operation(
-        self, whole: pb.Transaction, operation: pb.Operation, path: str
-    ) -> None:
+    def _permit_operation(self, whole: pb.Transaction, operation: pb.Operation, path: str) -> None:
         ref = operation.ref
         do = operation.WhichOneof("do")
         if do is None:
             raise _invalid(path, "says nothing to do")
-        body = _object(operation, do)
-        if body is not None:
-            self._complete(ref, body, path)
+        if not ref.name or not ref.namespace:
+            # The object says the rest, and the kernel refuses one that says otherwise.
+            _, ref.namespace, ref.name = self._kernel.key_of(operation)
         verb = _VERBS[do]
         decision = self.check(verb, ref.kind, ref.namespace, ref.name, operation.subresource)
         if decision.bound_to:
-            await self._check_bound(whole, operation, body, verb, decision.bound_to)
+            self._check_bound(whole, operation, decision.bound_to)
         if do == "apply" and not operation.subresource:
-            await self._check_creation(whole, ref)
+            self._check_creation(whole, ref)
 
-    def _complete(self, ref: pb.Ref, body: bytes, path: str) -> None:
-        """Fills in what the reference leaves to the object."""
-        if ref.name and ref.namespace:
-            return
-        kind = self._kernel.schema.kind(ref.kind)
-        if ref.name and not kind.namespaced:
-            return
-        try:
-            metadata: Any = kind.message.FromString(body).metadata  # type: ignore[attr-defined]
-        except DecodeError:
-            raise _invalid(path, f"its object is no {kind.short_name}") from None
-        if not ref.name:
-            ref.name = metadata.name
-        if not ref.namespace and kind.namespaced:
-            ref.namespace = metadata.namespace
-
-    async def _check_bound(
+    def _check_bound(
         self,
         whole: pb.Transaction,
         operation: pb.Operation,
-        body: bytes | None,
-        verb: str,
         node: str,
     ) -> None:
         """Refuses what is not about the node's own pods, here and, by a guard, in the kernel."""
         ref = operation.ref
-        if verb == "create":
-            pod: pod_pb2.Pod | None = pod_pb2.Pod.FromString(body or b"")
+        do = operation.WhichOneof("do") or ""
+        if do == "create":
+            pod: pod_pb2.Pod | None = pod_pb2.Pod.FromString(operation.create)
         else:
-            pod = await self.pod(ref.namespace, ref.name)
+            pod = self.pod(ref.namespace, ref.name)
             if pod is None:
                 # The kernel says so.
                 return
             guard = whole.guards.add(ref=ref)
             guard.field.path, guard.field.value = "spec.nodeName", node
         if pod is not None and pod.spec.node_name != node:
-            raise self.forbidden(verb, ref.kind, ref.namespace, ref.name, operation.subresource)
+            raise self.forbidden(
+                _VERBS[do], ref.kind, ref.namespace, ref.name, operation.subresource
+            )
 
-    async def _check_creation(self, whole: pb.Transaction, ref: pb.Ref) -> None:
+    def _check_creation(self, whole: pb.Transaction, ref: pb.Ref) -> None:
         """Refuses an apply that would make an object, to those who may only change it."""
         namespace = self._namespace(ref.kind, ref.namespace)
         if self._decide(self.user, "create", ref.kind, namespace, ref.name, "").allowed:
             return
         try:
-            await self._kernel.get(pb.GetRequest(ref=ref))
+            self._kernel.get(pb.GetRequest(ref=ref))
         except ApiError as error:
             if error.reason is not Reason.NOT_FOUND:
                 raise
@@ -301,19 +301,6 @@ class Session:
         """The namespace that permission is asked for: none for kinds of the cluster."""
         known = self._kernel.schema.kinds.get(kind)
         return namespace if known is None or known.namespaced else ""
-
-
-def _object(operation: pb.Operation, do: str) -> bytes | None:
-    """The object that the operation carries."""
-    if do == "create":
-        return operation.create
-    if do == "update":
-        return operation.update
-    if do == "apply":
-        return operation.apply.object
-    if do == "patch" and operation.patch.WhichOneof("patch") == "merge":
-        return operation.patch.merge.object
-    return None
 
 
 def _invalid(path: str, said: str) -> ApiError:

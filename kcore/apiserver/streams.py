@@ -32,7 +32,7 @@ class Streams:
 
     async def logs(self, request: ps.LogsRequest) -> AsyncGenerator[ps.LogsResponse, None]:
         """A container's log."""
-        pod = await self._pod("get", "log", request.target)
+        pod = self._pod("get", "log", request.target)
         wanted = node_pb2.OpenSession()
         wanted.open.logs.CopyFrom(request)
         _settle(wanted.open.logs.target, pod)
@@ -45,7 +45,7 @@ class Streams:
     ) -> AsyncGenerator[ps.ExecResponse, None]:
         """Runs a command."""
         opening = (await _opening(requests)).open
-        pod = await self._pod("create", "exec", opening.target)
+        pod = self._pod("create", "exec", opening.target)
         _check_runs(pod, "exec into")
         if not opening.command:
             raise _invalid("open.command", "says nothing to run")
@@ -75,7 +75,7 @@ class Streams:
     ) -> AsyncGenerator[ps.AttachResponse, None]:
         """Joins a container's main process."""
         opening = (await _opening(requests)).open
-        pod = await self._pod("create", "attach", opening.target)
+        pod = self._pod("create", "attach", opening.target)
         _check_runs(pod, "attach to")
         wanted = node_pb2.OpenSession()
         wanted.open.attach.CopyFrom(opening)
@@ -99,7 +99,7 @@ class Streams:
     ) -> AsyncGenerator[ps.PortForwardResponse, None]:
         """One connection to a port of a pod."""
         opening = (await _opening(requests)).open
-        pod = await self._pod("create", "portforward", opening.target)
+        pod = self._pod("create", "portforward", opening.target)
         if pod.status.phase in _OVER or not pod.status.pod_ip:
             said = (
                 "unable to forward port because pod is not running."
@@ -145,12 +145,12 @@ class Streams:
     def _permit_node(self, node: str) -> None:
         self._session.check("create", authorize.NODE, "", node, authorize.LINK)
 
-    async def _pod(self, verb: str, subresource: str, target: ps.Target) -> pod_pb2.Pod:
+    def _pod(self, verb: str, subresource: str, target: ps.Target) -> pod_pb2.Pod:
         if not target.pod or not target.namespace:
             field = "pod" if target.namespace else "namespace"
             raise _invalid(f"target.{field}", "is required")
         self._session.check(verb, authorize.POD, target.namespace, target.pod, subresource)
-        pod = await self._session.pod(target.namespace, target.pod)
+        pod = self._session.pod(target.namespace, target.pod)
         if pod is None:
             raise ApiError(Reason.NOT_FOUND, f'pods "{target.pod}" not found')
         if target.uid and target.uid != pod.metadata.uid:
