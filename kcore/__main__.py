@@ -11,11 +11,15 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kcore.cli import root
+
+if TYPE_CHECKING:
+    from kcore.boot import up
+    from kcore.kernel import kernel
 
 
 def main() -> None:
@@ -61,6 +65,98 @@ def rooms(node: str, port: int, root: Path | None) -> None:
     from kcore.boot import place, up
 
     _run(_rooms(up.Setup(place.Place.under(root), node, port)))
+
+
+async def _apiserver(setup: "up.Setup") -> None:
+    import kcore_api
+
+    from kcore import admission
+    from kcore.apiserver import run as apiserver
+    from kcore.boot import certificates
+    from kcore.chance import Chance
+    from kcore.clock import SystemClock
+    from kcore.kernel import kernel, schema
+    from kcore.kernel.store import sqlite
+
+    where, clock, chance = setup.place, SystemClock(), Chance()
+    kinds = schema.compile_schema(Path(kcore_api.KINDS).read_bytes())
+    store = sqlite.SqliteStore(where.database, clock, chance)
+    certificate, key = certificates.files(where.pki, certificates.SERVER)
+    listeners = apiserver.Listeners(
+        socket=where.socket,
+        tls=f"[::]:{setup.port}",
+        mutual=f"[::]:{setup.mutual_port}",
+        probe=f"127.0.0.1:{setup.probe_port}",
+        certificate=certificate,
+        key=key,
+        authority=where.ca,
+        tokens=apiserver.owner(where.admin_token),
+    )
+    async with kernel.opened(store, kinds, admission.BY_KIND, clock, chance) as opened:
+        await _first(opened)
+        await apiserver.run(opened, listeners, clock, chance)
+
+
+async def _first(opened: "kernel.Kernel") -> None:
+    """What every cluster has from the beginning."""
+    from kcore_api.kcore.api.v1 import api_pb2 as pb
+    from kcore_api.kcore.core.v1 import pool_pb2
+
+    from kcore.boot import up
+    from kcore.controllers import namespace
+    from kcore.network import run as network
+    from kcore.reconcile import transaction
+
+    pods = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr=up.CLUSTER_CIDR, block_size=24))
+    pods.metadata.name = network.POOL
+    steps = [*namespace.first(), transaction.create(pods)]
+    # What is there already is refused, and that is as well.
+    await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
+
+
+async def _rooms(setup: "up.Setup") -> None:
+    from kcore import controllers
+    from kcore.boot import certificates
+    from kcore.chance import Chance
+    from kcore.client import channel, kubeconfig
+    from kcore.clock import SystemClock
+    from kcore.kubelet import cri
+    from kcore.kubelet import run as kubelet
+    from kcore.network import run as network
+    from kcore.scheduler import run as scheduler
+    from kcore.tasks import Tasks
+
+    where, clock, chance = setup.place, SystemClock(), Chance()
+
+    def connect(name: str) -> channel.Channel:
+        certificate, key = certificates.files(where.pki, name)
+        return channel.connect(
+            kubeconfig.Target(
+                grpc=f"127.0.0.1:{setup.mutual_port}",
+                authority=where.ca.read_bytes(),
+                client_certificate=certificate.read_bytes(),
+                client_key=key.read_bytes(),
+            )
+        )
+
+    settings = kubelet.Settings(
+        node=setup.node,
+        root=where.kubelet,
+        logs=where.kubelet / "logs",
+        manifests=where.manifests,
+    )
+    async with (
+        connect(certificates.CONTROLLER_MANAGER) as manager,
+        connect(certificates.SCHEDULER) as binder,
+        connect(certificates.KUBELET) as node,
+        cri.Cri(setup.runtime.endpoint) as runtime,
+        Tasks() as tasks,
+    ):
+        authority = where.ca.read_text()
+        tasks.start(controllers.run(manager, clock, chance.fork("controllers"), authority))
+        tasks.start(scheduler.run(binder, clock, chance.fork("scheduler")))
+        tasks.start(kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")))
+        tasks.start(network.run(node, setup.node, where.cni_config, where.cni_state, clock))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -55,6 +55,11 @@ class Setup:
         return self.port - 1
 
     @property
+    def probe_port(self) -> int:
+        """The port for probes and metrics, on the loopback."""
+        return self.port + 2
+
+    @property
     def runtime(self) -> containerd.Containerd:
         """This kcore's own container runtime."""
         return containerd.Containerd(
@@ -103,6 +108,8 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
 
     async def identities() -> str:
         certificates.ensure(setup.place.pki, setup.place.ca, setup.node, clock, chance)
+        if not setup.place.admin_token.exists():
+            _write_secret(setup.place.admin_token, chance.token(40))
         return f"authority at {setup.place.ca}"
 
     async def processes() -> str:
@@ -118,6 +125,15 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
         Step("certificates", identities),
         Step("kcore", processes),
     )
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Root's alone from its first byte, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
 
 
 def check() -> str:

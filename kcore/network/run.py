@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 async def run(api: wire.Api, node: str, conf_dir: Path, state_dir: Path, clock: Clock) -> None:
-    """Runs until cancelled. A lost watch is taken up again; the network stays as it is meanwhile."""
+    """Until cancelled. A lost watch is taken up again; the network stays as it is meanwhile."""
     selection = pb.Selection(kind=node_pb2.Node.DESCRIPTOR.full_name, names=[node])
     while True:
         try:

@@ -1,0 +1,29 @@
+"""`python -m bench [api|pods …]`: the table, as Markdown."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench import figure
+
+
+async def main(names: list[str]) -> None:
+    """Runs what is asked for, or all."""
+    found: list[figure.Figure] = []
+    with tempfile.TemporaryDirectory(prefix="kb-", dir="/tmp") as directory:
+        if not names or "api" in names:
+            from bench import api
+
+            found += await api.figures(Path(directory) / "api")
+        if not names or "pods" in names:
+            from bench import pods
+
+            found += await pods.figures(Path(directory) / "pods")
+    print(figure.table(found))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1:]))
