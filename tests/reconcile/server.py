@@ -23,6 +23,9 @@ class Server:
     def __init__(self, world: World, clock: LoopClock) -> None:
         self.world = world
         self.cluster_id = "c1"
+        self.epoch = 1
+        # Kinds that are not served, by the message's name.
+        self.hidden: tuple[str, ...] = ()
         self.commits = 0
         self.requests: list[pb.CommitRequest] = []
         # Answers to lose, after applying; and before applying.
@@ -50,9 +53,14 @@ class Server:
         self.touch()
 
     async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
-        answer = pb.KindsResponse(digest="d1", cluster_id=self.cluster_id, epoch=1)
-        if request.digest != "d1":
+        digest = f"without {self.hidden}"
+        answer = pb.KindsResponse(digest=digest, cluster_id=self.cluster_id, epoch=self.epoch)
+        if request.digest != digest:
             files = descriptor_pb2.FileDescriptorSet.FromString(KINDS.read_bytes())
+            for file in files.file:
+                kept = [each for each in file.message_type if each.name not in self.hidden]
+                del file.message_type[:]
+                file.message_type.extend(kept)
             answer.descriptors.CopyFrom(files)
         return answer
 
@@ -71,7 +79,7 @@ class Server:
         place = {each.kind: index for index, each in enumerate(request.selections)}
         since = request.selections[0].from_revision
         if since:
-            if since < self.floor:
+            if not self.floor <= since <= world.revision:
                 raise ApiError(Reason.GONE, f"{since} is gone")
         else:
             since = world.revision

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
-from kcore_api.kcore.core.v1 import event_pb2
+from kcore_api.kcore.core.v1 import config_map_pb2, event_pb2, secret_pb2
 
 from kcore import controllers
 from kcore.chance import Chance
 from kcore.clock import LoopClock
-from kcore.controllers import deployment, replicaset
+from kcore.controllers import deployment, garbage, replicaset
 from kcore.reconcile import loop, transaction
 from kcore.reconcile.controller import Controller, Result, Said, itself
+from kcore.reconcile.owner import reference
 from kcore.reconcile.view import View
 from kcore.sim import loop as virtual
 from kcore.wire.errors import ApiError, Reason
@@ -158,6 +159,54 @@ def test_another_cluster_is_refused() -> None:
     with pytest.raises(BaseExceptionGroup) as raised:
         play(scene)
     assert raised.group_contains(ApiError, match="cluster c2")
+
+
+def test_a_server_that_has_forgotten_is_refused_but_a_restored_one_is_not() -> None:
+    async def scene(server: Server, clock: LoopClock) -> None:
+        server.world.add(plant.deploy())
+        server.touch()
+        await until(server, clock, lambda: rolled_out(server, "web:1"))
+        server.world.revision //= 2
+        server.floor = server.world.revision + 1
+        if restored:
+            server.epoch += 1
+        server.break_streams()
+        await clock.sleep(1)
+        plant.resize(server.world, 5)
+        server.touch()
+        await until(server, clock, lambda: rolled_out(server, "web:1", 5))
+
+    restored = True
+    play(scene)
+    restored = False
+    with pytest.raises(BaseExceptionGroup) as raised:
+        play(scene)
+    assert raised.group_contains(ApiError, match="it has forgotten")
+
+
+def test_kinds_that_come_later_are_seen() -> None:
+    async def scene(server: Server, clock: LoopClock) -> None:
+        server.hidden = ("Secret",)
+        owner = config_map_pb2.ConfigMap()
+        owner.metadata.name, owner.metadata.namespace = "owner", "default"
+        server.world.add(owner)
+        await clock.sleep(1)
+        server.hidden = ()
+        held = secret_pb2.Secret()
+        held.metadata.name, held.metadata.namespace = "held", "default"
+        (live,) = server.world.all(config_map_pb2.ConfigMap)
+        held.metadata.owner_references.append(reference(live))
+        server.world.add(held)
+        server.world.delete(live)
+        server.touch()
+        await clock.sleep(31)
+        # The log moves: it is time to ask for the kinds.
+        server.world.add(plant.deploy())
+        server.touch()
+        await clock.sleep(1)
+        assert not server.world.all(secret_pb2.Secret)
+
+    play(scene, [garbage.CONTROLLER])
 
 
 def test_nobody_acts_twice_on_one_sight() -> None:

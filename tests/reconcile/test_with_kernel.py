@@ -74,6 +74,49 @@ async def here(answer: Any) -> Any:
     return await answer if inspect.isawaitable(answer) else answer
 
 
+class Shaky:
+    """The same, with requests and answers that get lost and streams that break."""
+
+    def __init__(self, api: InProcess, clock: LoopClock, chance: Chance) -> None:
+        self._api = api
+        self._clock = clock
+        self._chance = chance
+        self.faults = 0
+
+    def _fails(self, once_in: int) -> bool:
+        failed = self._chance.integer(1, once_in) == 1
+        self.faults += failed
+        return failed
+
+    async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+        return await self._api.kinds(request)
+
+    async def get(self, request: pb.GetRequest) -> pb.GetResponse:
+        return await self._api.get(request)
+
+    async def list(self, request: pb.ListRequest) -> pb.ListResponse:
+        return await self._api.list(request)
+
+    async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+        if request.selections[0].from_revision and self._fails(10):
+            raise ApiError(Reason.GONE, "gone")
+        async with contextlib.aclosing(self._api.watch(request)) as responses:
+            async for response in responses:
+                await self._clock.sleep(self._chance.uniform(0, 0.2))
+                yield response
+                if self._fails(20):
+                    raise ApiError(Reason.UNAVAILABLE, "stream broken")
+
+    async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
+        await self._clock.sleep(self._chance.uniform(0, 0.1))
+        if self._fails(6):
+            raise ApiError(Reason.UNAVAILABLE, "request lost")
+        answer = await self._api.commit(request)
+        if self._fails(6):
+            raise ApiError(Reason.UNAVAILABLE, "answer lost")
+        return answer
+
+
 class Cluster:
     """A user, and the world as the user sees it."""
 
@@ -147,7 +190,7 @@ class Cluster:
 Scene = Callable[[Cluster], Coroutine[Any, Any, None]]
 
 
-def play(scene: Scene, seed: int = 1) -> MemoryStore:
+def play(scene: Scene, seed: int = 1, shaky: bool = False) -> MemoryStore:
     """Runs a scene in a cluster that has just been made; its log."""
     found: list[MemoryStore] = []
 
@@ -163,7 +206,9 @@ def play(scene: Scene, seed: int = 1) -> MemoryStore:
             node = node_pb2.Node()
             node.metadata.name = "n1"
             await user.commit(transaction.create(node))
-            manager = InProcess(made, "system:kube-controller-manager")
+            manager: Any = InProcess(made, "system:kube-controller-manager")
+            if shaky:
+                manager = Shaky(manager, clock, chance.fork("faults"))
             work = asyncio.create_task(
                 controllers.run(manager, clock, chance.fork("controllers"), "CA")
             )
@@ -174,6 +219,7 @@ def play(scene: Scene, seed: int = 1) -> MemoryStore:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             assert acting in done
+            assert not shaky or manager.faults > 5
 
     virtual.run(main())
     return found[0]
@@ -238,10 +284,14 @@ def test_a_rolling_update_end_to_end() -> None:
         assert [t.toleration_seconds for t in each.spec.tolerations] == [300, 300]
     reasons = {each.reason for each in seen["events"]}
     assert {"ScalingReplicaSet", "SuccessfulCreate", "SuccessfulDelete"} <= reasons
-    # Never more than four pods that count, never fewer than three that serve once they did.
+    check_bounds(made)
+
+
+def check_bounds(log: MemoryStore) -> None:
+    """Never more than four pods that count, never fewer than three that serve once they did."""
     live: dict[str, pod_pb2.Pod] = {}
     served = False
-    for record in made.since(0):
+    for record in log.since(0):
         if record.key.kind != Pod.DESCRIPTOR.full_name:
             continue
         each = Pod.FromString(record.body)
@@ -251,9 +301,17 @@ def test_a_rolling_update_end_to_end() -> None:
             live[record.key.name] = each
         active = [one for one in live.values() if pod.is_active(one)]
         ready = sum(pod.ready_since(one) is not None for one in active)
-        assert len(active) <= 4
+        assert len(active) <= 4, record.revision
         served = served or ready == 3
-        assert not served or ready >= 3
+        assert not served or ready >= 3, record.revision
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_nothing_that_gets_lost_breaks_the_bounds(seed: int) -> None:
+    made = play(roll_out, seed=seed, shaky=True)
+    check_bounds(made)
+    pods = [one for one in made.since(0) if one.key.kind == Pod.DESCRIPTOR.full_name]
+    assert sum(one.verb.value == "create" for one in pods) == 6
 
 
 def test_causes_lead_from_each_pod_back_to_what_the_user_did() -> None:
