@@ -24,7 +24,15 @@ from kcore.wire.errors import ApiError, Reason
 _HEAD: Final = ("name", "generateName", "namespace", "labels", "annotations")
 _NOT_SHOWN: Final = {"managedFields", "selfLink", "resourceVersion", "uid", "generation"}
 _WORDS: Final = re.compile(r"[A-Z]{2,}s(?![a-z])|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+")
-_UPPER: Final = {"Qos": "QoS", "Uid": "UID", "Tcp": "TCP", "Http": "HTTP", "Id": "ID", "Ip": "IP"}
+_UPPER: Final = {
+    "Qos": "QoS",
+    "Uid": "UID",
+    "Tcp": "TCP",
+    "Http": "HTTP",
+    "Id": "ID",
+    "Ip": "IP",
+    "Dns": "DNS",
+}
 # Widest cell of a table; wider lists become blocks.
 _WIDEST: Final = 60
 _EVENTS: Final = 20
@@ -171,7 +179,9 @@ class _Shown:
         if inner is None:
             return [f"{indent}{line}" for item in value for line in str(item).splitlines() or [""]]
         rows = [self._row(inner, item) for item in value]
-        if all(row is not None for row in rows):
+        # What has parts of its own reads better as a block, unless little of it is set.
+        simple = all(inner_of(f) is None for f in fields_of(inner).values())
+        if all(row is not None and (simple or len(row) <= 2) for row in rows):
             names = [n for n in fields_of(inner) if any(n in row for row in rows if row)]
             cells = [[(row or {}).get(n, "") or "-" for n in names] for row in rows]
             if sum(max(len(c[i]) for c in cells) for i in range(len(names))) <= 2 * _WIDEST:

@@ -78,13 +78,9 @@ def _fill(pieces: list[tuple[bool, str]], at: int, value: Any, root: Any) -> tup
         elif text == "end":
             return said, at
         elif text.startswith("range ") or text == "range":
-            after = at + 1
             for item in _values(text[5:].strip(), value, root):
-                inner, after = _fill(pieces, at + 1, item, root)
-                said += inner
-            else:
-                after = _end(pieces, at + 1)
-            at = after
+                said += _fill(pieces, at + 1, item, root)[0]
+            at = _end(pieces, at + 1)
         elif text[:1] in ("'", '"'):
             said += _unquoted(text)
         else:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 from kcore.chance import Chance
 from kcore.client import kinds, kubeconfig
@@ -17,6 +17,9 @@ from kcore.client.kinds import Catalogue
 from kcore.client.streams import PodStreams
 from kcore.clock import Clock, SystemClock
 from kcore.wire.api import Api
+
+if TYPE_CHECKING:
+    from kcore.client.channel import Channel
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -32,14 +35,6 @@ class Exit(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-
-
-class Closing(Protocol):
-    """A connection that ends."""
-
-    async def close(self) -> None:
-        """Ends it."""
-        ...
 
 
 @dataclass(slots=True)
@@ -60,7 +55,7 @@ class Session:
     context: str = ""
     namespace_option: str = ""
     color: str = "auto"
-    _dialled: "Dialled | None" = None
+    _dialled: "Channel | None" = None
     _kinds: Catalogue | None = None
     _target: kubeconfig.Target | None = None
 
@@ -131,14 +126,10 @@ class Session:
             return False
         return bool(self.environ.get("FORCE_COLOR")) or stream.isatty()
 
-    async def _dial(self) -> "Dialled":
+    async def _dial(self) -> "Channel":
         if self._dialled is None:
             # gRPC is the largest import of all; commands that need no server do without.
-            from kcore.cli import dial
+            from kcore.client import channel
 
-            self._dialled = await dial.dial(self.target())
+            self._dialled = channel.connect(self.target())
         return self._dialled
-
-
-class Dialled(Api, PodStreams, Closing, Protocol):
-    """A connection to a server."""
