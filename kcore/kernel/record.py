@@ -20,9 +20,7 @@ class Key(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.namespace}/{self.name}" if self.namespace else (
-            f"{self.kind}/{self.name}"
-        )
+        return "/".join(part for part in self if part)
 
 
 class Verb(Enum):
@@ -39,7 +37,8 @@ class Record:
 
     Several records may share a revision: they are one transaction. `body` is the object as it is
     after the operation (before it, for a deletion, with the revision of the deletion in its
-    metadata). `chain` is the checksum of the record before; `checksum` covers it and all else.
+    metadata). Every record has a checksum of its own; the store's head accounts for their sum, so
+    that a record that is missing is found, too.
     """
 
     revision: int
@@ -53,14 +52,20 @@ class Record:
     request_id: str = ""
     manager: str = ""
     subresource: str = ""
-    chain: int = 0
-    checksum: int = 0
+    # Which operation of the transaction; what the kernel does besides counts on from the last.
+    ordinal: int = 0
 
-    def digest(self) -> int:
-        """CRC-32 over everything but `checksum`."""
+    @property
+    def position(self) -> int:
+        """Place in the log: revisions in order, operations in order within."""
+        return self.revision << 10 | self.ordinal
+
+    def checksum(self) -> int:
+        """CRC-32 over everything."""
         head = "\x00".join(
             (
                 str(self.revision),
+                str(self.ordinal),
                 *self.key,
                 self.uid,
                 self.verb.value,
@@ -70,7 +75,6 @@ class Record:
                 self.request_id,
                 self.manager,
                 self.subresource,
-                str(self.chain),
             )
         )
         return zlib.crc32(self.body, zlib.crc32(head.encode()))
@@ -85,7 +89,7 @@ class Stored:
     revision: int
     body: bytes
     labels: Mapping[str, str] = field(default_factory=dict)
-    # Values of selectable paths, as text, by JSON path; unset ones are "".
+    # Values of selectable paths, as text, by JSON path; of unset ones as the type's zero.
     fields: Mapping[str, str] = field(default_factory=dict)
     # Uids of its owners.
     owners: tuple[str, ...] = ()

@@ -1,0 +1,223 @@
+"""CEL, the one expression language: rules, defaults, conditions.
+
+`Engine(pool)` belongs to one schema. `engine.compile(text, type)` gives an `Expression`
+over `self` (and `old_self`) of that message type; `expression.bind(message, old)` an activation
+that all expressions over the type can share; `expression.evaluate(activation)` the value.
+
+Expressions speak proto names. JSON names are rewritten at compile: where the type checker finds no
+field `nodeName`, and the message has a field whose JSON name that is, its proto name is put there.
+So a map's keys and strings stay as they are.
+
+What goes wrong while evaluating is a `Failed` value, never an exception: rules come from users.
+This is the only file that imports the CEL runtime.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_math, ext_optional, ext_strings
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from kcore.wire import quantity, selector
+
+LABEL_SELECTOR: Final = "kcore.meta.v1.LabelSelector"
+
+_NO_FIELD = re.compile(
+    r"ERROR: <input>:(\d+):(\d+): undefined field '(\w+)' not found in struct '([\w.]+)'"
+)
+_UNUSUAL = re.compile(r"""\b[rRbB]+['"]|'''|\"{3}|//""")
+_SELF = re.compile(r"(?<![\w.])self\b")
+_LITERAL = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An evaluation that gave no value."""
+
+    why: str
+
+
+class Expression:
+    """A compiled expression; immutable."""
+
+    __slots__ = ("_activation", "_eval", "constant", "parts", "text", "uses_old")
+
+    def __init__(self, text: str, environment: Any) -> None:
+        """`text` is in proto names; RuntimeError says what is wrong with it."""
+        self.text = text
+        self._eval = environment.compile(text).eval
+        self._activation = environment.Activation
+        # Fields of `self` and `old_self` that are looked at; None: anything.
+        self.parts = _parts(text)
+        self.uses_old = re.search(r"\bold_self\b", _LITERAL.sub("", text)) is not None
+        # Set where the value is the same for every message.
+        self.constant = self.parts == frozenset()
+
+    def about(self, holder: str) -> str:
+        """The text about what `holder`, an expression, says, instead of about `self`.
+
+        ValueError where that can't be done.
+        """
+        if _UNUSUAL.search(self.text):
+            raise ValueError(f"{self.text}: literals of this sort can't be told from names")
+        pieces: list[str] = []
+        at = 0
+        for literal in _LITERAL.finditer(self.text):
+            pieces += (_SELF.sub(holder, self.text[at : literal.start()]), literal[0])
+            at = literal.end()
+        return "".join((*pieces, _SELF.sub(holder, self.text[at:])))
+
+    def bind(self, message: Any = None, old: Any = None) -> Any:
+        """What all expressions over this type can be evaluated on; sees the messages as they are.
+
+        Without `old`, only those that do not use it.
+        """
+        data = {} if message is None else {"self": message}
+        if old is not None:
+            data["old_self"] = old
+        return self._activation(data)
+
+    def evaluate(self, activation: Any) -> Any:
+        """The value as plain Python, a message for a message; `Failed` if there is none."""
+        try:
+            value = self._eval(activation)
+        except RuntimeError as error:
+            return Failed(_first_line(str(error)))
+        if value.type() == cel.Type.ERROR:
+            return Failed(_first_line(str(value.value())))
+        return value.plain_value()
+
+    def holds(self, activation: Any) -> bool | Failed:
+        """Whether it is true."""
+        try:
+            value = self._eval(activation).value()
+        except RuntimeError as error:
+            return Failed(_first_line(str(error)))
+        if value is True or value is False:
+            return bool(value)
+        return Failed(_first_line(str(value)))
+
+    def says(self, activation: Any) -> str:
+        """The value as text, for messages to people."""
+        value = self.evaluate(activation)
+        return value.why if isinstance(value, Failed) else str(value)
+
+
+class Engine:
+    """Compiles expressions over the messages of one descriptor pool."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        """`pool` has all message types that expressions speak of."""
+        self._pool = pool
+        self._functions = _functions(pool)
+        self._environments: dict[str, Any] = {}
+
+    def compile(self, text: str, message_type: str) -> Expression:
+        """The expression over `self` of this type. ValueError says where it is wrong."""
+        environment = self._environment(message_type)
+        rewritten = text
+        for _ in range(64):
+            try:
+                return Expression(rewritten, environment)
+            except RuntimeError as error:
+                better = self._with_proto_names(rewritten, str(error))
+                if better is None:
+                    raise ValueError(f"{message_type}: {text}: {_plain(str(error))}") from None
+                rewritten = better
+        raise ValueError(f"{message_type}: {text}: too many JSON names")
+
+    def _environment(self, message_type: str) -> Any:
+        found = self._environments.get(message_type)
+        if found is None:
+            declared = cel.Type(message_type)
+            found = self._environments[message_type] = cel.NewEnv(
+                self._pool,
+                variables={"self": declared, "old_self": declared},
+                container=message_type.rpartition(".")[0],
+                functions=self._functions,
+                extensions=[
+                    ext_math.ExtMath(),
+                    ext_optional.ExtOptional(),
+                    ext_strings.ExtStrings(),
+                ],
+            )
+        return found
+
+    def _with_proto_names(self, text: str, error: str) -> str | None:
+        """The text with proto names where the checker found none of these fields."""
+        lines = text.split("\n")
+        changed = False
+        # From the end, so that what is still to be replaced does not move.
+        found = [
+            (int(line), int(column), *rest) for line, column, *rest in _NO_FIELD.findall(error)
+        ]
+        for row, column, name, struct in sorted(found, reverse=True):
+            proto_name = self._proto_name(struct, name)
+            line = lines[row - 1]
+            if proto_name is None:
+                continue
+            words = list(re.finditer(rf"\b{name}\b", line))
+            if line[column - 1] == ":":  # In `Message{field: value}` the colon is pointed at.
+                words = [word for word in words if word.end() <= column - 1][-1:]
+            else:
+                words = [word for word in words if word.start() >= column - 1][:1]
+            for word in words:
+                lines[row - 1] = line[: word.start()] + proto_name + line[word.end() :]
+                changed = True
+        return "\n".join(lines) if changed else None
+
+    def _proto_name(self, struct: str, json_name: str) -> str | None:
+        try:
+            descriptor = self._pool.FindMessageTypeByName(struct)
+        except KeyError:
+            return None
+        for field in descriptor.fields:
+            if field.json_name == json_name and field.name != json_name:
+                name: str = field.name
+                return name
+        return None
+
+
+def _parts(text: str) -> frozenset[str] | None:
+    names = _LITERAL.sub("", text)
+    parts = re.findall(r"(?<![\w.])(?:old_)?self\b\s*(?:\.\s*(\w+))?", names)
+    return None if "" in parts else frozenset(parts)
+
+
+def _functions(pool: DescriptorPool) -> list[Any]:
+    functions = [
+        _function("quantity", _quantity, cel.Type.DOUBLE, [cel.Type.STRING]),
+    ]
+    try:
+        pool.FindMessageTypeByName(LABEL_SELECTOR)
+    except KeyError:
+        return functions
+    labels = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
+    parameters = [cel.Type(LABEL_SELECTOR), labels]
+    functions.append(_function("matches_labels", _matches_labels, cel.Type.BOOL, parameters))
+    return functions
+
+
+def _function(name: str, body: Any, returned: Any, parameters: list[Any]) -> Any:
+    overload = cel.Overload(name, return_type=returned, parameters=parameters, impl=body)
+    return cel.FunctionDecl(name, [overload])
+
+
+def _quantity(text: str) -> float:
+    return float(quantity.parse(text))
+
+
+def _matches_labels(message: Any, labels: dict[str, str]) -> bool:
+    return selector.from_message(message).matches(labels)
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].partition(": ")[2] or text
+
+
+def _plain(error: str) -> str:
+    """The checker's words without its own frame; they end with the line and a caret."""
+    said = error.removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+    return said.replace("ERROR: <input>:", "")

@@ -1,0 +1,483 @@
+"""The kernel: objects of unknown kind, with one order for all changes.
+
+    async with kernel.opened(store, schema, admission, clock, chance) as k:
+        await k.commit(request, actor)
+
+Opening replays the log into memory. `commit` queues transactions for the one writer, which takes
+all that wait, evaluates them one after another, appends what they changed with one sync, and only
+then lets anybody see it: readers, watchers, and those who asked. Reading needs no lock: between two
+awaits the state is that of one revision.
+
+When an append fails, nobody knows what is on the disk. The kernel then answers nothing until it has
+opened the store again and replayed it; those who asked are told that their write may have been
+applied. It knows no kind, no transport, and no permission: whoever calls has asked whether he may.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf import descriptor_pb2
+from kcore_api.kcore.api.v1 import api_pb2 as pb
+
+from kcore.chance import Chance
+from kcore.clock import Clock
+from kcore.kernel import admit, commit, patch
+from kcore.kernel.feed import Allowed, Feed
+from kcore.kernel.listing import Listing
+from kcore.kernel.record import Change, Key, Record, Verb
+from kcore.kernel.replica import Replica
+from kcore.kernel.schema import Schema
+from kcore.kernel.state import Draft
+from kcore.kernel.store import Full, Opened, Refused, Store
+from kcore.tasks import Tasks
+from kcore.wire.errors import ApiError, Reason, to_status
+
+MESSAGE_BYTES: Final = 4 << 20
+# Limits of a batch: it shares one sync, and holds up the loop while it is evaluated.
+_BATCH_TRANSACTIONS: Final = 128
+_BATCH_BYTES: Final = 4 << 20
+# What may wait before callers are told to come back.
+_QUEUE_TRANSACTIONS: Final = 8192
+_QUEUE_BYTES: Final = 64 << 20
+
+_REMEMBER_SECONDS: Final = 600.0
+_HOUSEKEEPING_SECONDS: Final = 30.0
+# The log goes back so far: by time, and by revisions.
+_RETENTION_SECONDS: Final = 3600.0
+_RETENTION_REVISIONS: Final = 100_000
+# Objects deleted at once because they have lived their time, and who does it.
+_BURIED_AT_ONCE: Final = 256
+_ACTOR: Final = "system:kernel"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a transaction is answered."""
+
+    revision: int
+    results: tuple[commit.Result, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A transaction that waits for the writer, and the future that waits for its answer."""
+
+    transaction: pb.Transaction
+    actor: str
+    dry_run: bool
+    size: int
+    answer: asyncio.Future[_Answer]
+
+    def settle(self, answer: _Answer | Exception) -> None:
+        """Answers, if anybody still waits."""
+        if self.answer.done():
+            return
+        if isinstance(answer, _Answer):
+            self.answer.set_result(answer)
+        else:
+            self.answer.set_exception(answer)
+
+
+@asynccontextmanager
+async def opened(
+    store: Store,
+    schema: Schema,
+    admission: Mapping[str, admit.Admit],
+    clock: Clock,
+    chance: Chance,
+    *,
+    codec: patch.Codec | None = None,
+    page_secret: bytes = b"",
+) -> AsyncIterator["Kernel"]:
+    """A kernel on a store, with its background work; the store is closed at the end.
+
+    `admission` says by kind what creating one implies. `codec` reads and writes JSON, for patches;
+    without it they are UNIMPLEMENTED. `page_secret` signs page tokens; drawn from `chance` where
+    there is none.
+    """
+    setting = commit.Setting(schema, admission, chance, codec)
+    kernel = Kernel(store, setting, clock, page_secret or chance.token(32).encode())
+    await kernel.open()
+    try:
+        async with Tasks() as tasks:
+            tasks.start(kernel.run(), "kernel")
+            yield kernel
+            tasks.cancel()
+    finally:
+        await kernel.close()
+
+
+class Kernel:
+    """Objects, their log, and its tail."""
+
+    def __init__(
+        self, store: Store, setting: commit.Setting, clock: Clock, page_secret: bytes
+    ) -> None:
+        """Call `open`, then `run`; or use `opened`."""
+        self._store = store
+        self._setting = setting
+        self._clock = clock
+        self._replica = Replica(setting.schema, store)
+        self._listing = Listing(self._replica, page_secret)
+        self._feed = Feed(self._replica, clock)
+        self._opened = Opened("", 0, 0, 0.0, 0)
+        self._failed: ApiError | None = _not_open()
+        self._queue: deque[_Waiting] = deque()
+        self._queued_bytes = 0
+        self._wanted = asyncio.Event()
+        # Transactions of the last minutes by actor and request id: the revision that each made.
+        self._remembered: dict[tuple[str, str], int] = {}
+        self._remembered_at: deque[tuple[float, tuple[str, str]]] = deque()
+        # Objects of kinds with a limited life, by the time of their last write.
+        self._mortal: dict[str, dict[Key, float]] = {
+            kind.name: {} for kind in setting.schema.kinds.values() if kind.ttl_seconds
+        }
+
+    async def open(self) -> None:
+        """Opens the store and replays it."""
+        await self._replay()
+        self._feed = Feed(self._replica, self._clock)
+        self._failed = None
+
+    async def run(self) -> None:
+        """The writer, the feed's marks, and housekeeping, for ever."""
+        try:
+            async with Tasks() as tasks:
+                tasks.start(self._write(), "kernel-writer")
+                tasks.start(self._feed.run(), "kernel-feed")
+                tasks.start(self._keep_house(), "kernel-housekeeping")
+        finally:
+            self._stop(ApiError(Reason.UNAVAILABLE, "the server is shutting down"))
+
+    async def close(self) -> None:
+        """Lets go of the store."""
+        self._stop(_not_open())
+        await self._store.close()
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds that are served."""
+        return self._setting.schema
+
+    @property
+    def head(self) -> int:
+        """The last revision that is durable and seen."""
+        return self._replica.head
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's identity."""
+        return self._opened.cluster_id
+
+    @property
+    def epoch(self) -> int:
+        """Grows with each deliberate restore."""
+        return self._opened.epoch
+
+    @property
+    def feed(self) -> Feed:
+        """Whom changes are told to."""
+        return self._feed
+
+    def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+        """The kinds that are served, and the limits."""
+        self._check_serving()
+        schema = self._setting.schema
+        response = pb.KindsResponse(
+            digest=schema.digest,
+            limits=pb.Limits(
+                object_bytes=admit.OBJECT_BYTES,
+                transaction_operations=commit.TRANSACTION_OPERATIONS,
+                transaction_bytes=commit.TRANSACTION_BYTES,
+                message_bytes=MESSAGE_BYTES,
+            ),
+            cluster_id=self._opened.cluster_id,
+            epoch=self._opened.epoch,
+        )
+        if request.digest != schema.digest:
+            files = descriptor_pb2.FileDescriptorSet.FromString(schema.descriptors)
+            response.descriptors.CopyFrom(files)
+        return response
+
+    def get(self, request: pb.GetRequest) -> bytes:
+        """A GetResponse, encoded."""
+        self._check_serving()
+        return self._listing.get(request)
+
+    def list(self, request: pb.ListRequest, user: str = "") -> bytes:
+        """A ListResponse, encoded; `user` is whom the next page's token is for."""
+        self._check_serving()
+        return self._listing.list_page(request, user)
+
+    def watch(
+        self, request: pb.WatchRequest, allowed: Allowed | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """WatchResponses, encoded."""
+        self._check_serving()
+        return self._feed.watch(request, allowed)
+
+    async def commit(self, request: pb.CommitRequest, actor: str) -> pb.CommitResponse:
+        """Transactions, in order. One alone raises its error; of several each has its own."""
+        self._check_serving()
+        waiting = [self._enqueue(one, actor, request.dry_run) for one in request.transactions]
+        response = pb.CommitResponse()
+        for one in waiting:
+            try:
+                answer = await one.answer
+            except ApiError as error:
+                if len(waiting) == 1:
+                    raise
+                response.results.add(error=to_status(error))
+                continue
+            result = response.results.add(revision=answer.revision)
+            if request.want == pb.WANT_NOTHING:
+                continue
+            for done in answer.results:
+                added = result.operations.add(changed=done.changed, warnings=done.warnings)
+                if request.want == pb.WANT_OBJECTS:
+                    added.object = done.body
+        return response
+
+    def key_of(self, operation: pb.Operation) -> Key:
+        """Which object an operation is about, for asking permission; "" for a generated name."""
+        return commit.key_of(self._setting.schema, operation)
+
+    async def compact(self, revision: int) -> None:
+        """Forgets the past before `revision`."""
+        revision = min(revision, self._replica.head)
+        if revision > self._replica.compacted:
+            self._replica.forget(revision)
+            await self._store.compact(revision)
+
+    # The writer.
+
+    def _enqueue(self, transaction: pb.Transaction, actor: str, dry_run: bool) -> _Waiting:
+        size = transaction.ByteSize()
+        if len(self._queue) >= _QUEUE_TRANSACTIONS or self._queued_bytes + size > _QUEUE_BYTES:
+            said = "too many transactions are waiting"
+            raise ApiError(Reason.EXHAUSTED, said, retry_seconds=1.0)
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        one = _Waiting(transaction, actor, dry_run, size, answer)
+        self._queue.append(one)
+        self._queued_bytes += size
+        self._wanted.set()
+        return one
+
+    def _take(self) -> Sequence[_Waiting]:
+        """The next batch; those whose callers have gone are left out."""
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < _BATCH_TRANSACTIONS:
+            if batch and size + self._queue[0].size > _BATCH_BYTES:
+                break
+            one = self._queue.popleft()
+            self._queued_bytes -= one.size
+            if not one.answer.done():
+                batch.append(one)
+                size += one.size
+        return batch
+
+    async def _write(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._queue:
+                batch = self._take()
+                try:
+                    await self._commit_batch(batch)
+                except BaseException as error:
+                    said = f"the write may have been applied: the server stops: {error!r}"
+                    for one in batch:
+                        one.settle(ApiError(Reason.UNAVAILABLE, said))
+                    raise
+
+    async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
+        """Evaluates transactions one after another, and appends what they did with one sync."""
+        draft = Draft(self._replica.state, self._setting.schema)
+        head = self._replica.head
+        time = max(self._clock.now(), self._replica.time)
+        changes: list[Change] = []
+        # Answered when all is durable: also a refusal may rest on what is not so yet.
+        answers: list[_Answer | Exception] = []
+        fresh: dict[tuple[str, str], _Answer] = {}
+        for one in batch:
+            identity = one.actor, one.transaction.request_id
+            try:
+                known = fresh.get(identity) or self._repeated(one)
+                if known is not None:
+                    answers.append(known)
+                    continue
+                done = commit.evaluate(
+                    self._setting,
+                    draft,
+                    one.transaction,
+                    one.actor,
+                    head + 1,
+                    time,
+                    one.dry_run,
+                )
+            except Exception as error:
+                # A refusal is the caller's to know; so is a fault of ours. Nothing is left of his
+                # transaction, and the others don't suffer for it.
+                answers.append(error)
+                continue
+            if one.dry_run or not done.changes:
+                answers.append(_Answer(head, done.results))
+                continue
+            head += 1
+            draft.fold(done.draft)
+            changes += done.changes
+            answers.append(_Answer(head, done.results))
+            if one.transaction.request_id:
+                fresh[identity] = _Answer(head, done.results)
+        failure = await self._append(changes, head, time) if changes else None
+        for one, answer in zip(batch, answers, strict=True):
+            one.settle(failure or answer)
+
+    async def _append(self, changes: Sequence[Change], head: int, time: float) -> ApiError | None:
+        """Makes changes durable, then seen; returns why none can be said to be applied."""
+        try:
+            await self._store.append([one.record for one in changes], self._keep(changes))
+        except Full as error:
+            return ApiError(Reason.EXHAUSTED, f"the disk is full: {error}", retry_seconds=5.0)
+        except Exception as error:
+            await self._recover(error)
+            said = f"the write may have been applied: it could not be synced to disk: {error}"
+            return ApiError(Reason.UNAVAILABLE, said)
+        self._replica.show(changes, head, time)
+        for one in changes:
+            self._note(one.record)
+        self._feed.publish(changes, head, time)
+        return None
+
+    def _keep(self, changes: Iterable[Change]) -> dict[Key, int]:
+        """How many old revisions stay of those objects whose kind limits them."""
+        kinds = self._setting.schema.kinds
+        kept: dict[Key, int] = {}
+        for one in changes:
+            limit = kinds[one.record.key.kind].keep_revisions
+            if limit is not None:
+                kept[one.record.key] = limit
+        return kept
+
+    def _note(self, record: Record) -> None:
+        """Takes note of what a record says besides the object."""
+        if record.request_id:
+            identity = record.actor, record.request_id
+            if identity not in self._remembered:
+                self._remembered_at.append((record.time, identity))
+            self._remembered[identity] = record.revision
+        mortal = self._mortal.get(record.key.kind)
+        if mortal is not None:
+            mortal.pop(record.key, None)
+            if record.verb is not Verb.DELETE:
+                mortal[record.key] = record.time
+
+    def _repeated(self, one: _Waiting) -> _Answer | None:
+        """What a transaction was answered that is asked for again."""
+        request_id = one.transaction.request_id
+        revision = self._remembered.get((one.actor, request_id)) if request_id else None
+        if revision is None or one.dry_run:
+            return None
+        done = {record.ordinal: record for record in self._store.transaction(revision)}
+        results = []
+        for ordinal, operation in enumerate(one.transaction.operations):
+            record = done.get(ordinal)
+            if record is not None:
+                results.append(commit.Result(record.body, True))
+                continue
+            # It changed nothing, or its kind keeps no history: then what is there must do.
+            stored = self._replica.get(self.key_of(operation))
+            results.append(commit.Result(stored.body if stored is not None else b"", False))
+        return _Answer(revision, tuple(results))
+
+    # Opening, and opening again.
+
+    async def _replay(self) -> None:
+        self._opened = await self._store.open()
+        self._remembered.clear()
+        self._remembered_at.clear()
+        for mortal in self._mortal.values():
+            mortal.clear()
+        self._replica.replay(self._opened, self._note)
+        self._forget_requests(self._opened.time)
+
+    async def _recover(self, cause: Exception) -> None:
+        """Opens the store again after a failure that leaves unknown what it holds."""
+        self._failed = ApiError(
+            Reason.UNAVAILABLE, f"the store failed and is being opened again: {cause}"
+        )
+        seen, state = self._replica.head, self._replica.state
+        await self._replay()
+        if self._replica.head < seen:
+            raise Refused(
+                f"the store ends at revision {self._replica.head}, but revision {seen} was "
+                "acknowledged: it has lost writes"
+            )
+        changes = list(self._replica.changes_since(seen, state))
+        self._failed = None
+        if changes:
+            self._feed.publish(changes, self._replica.head, self._replica.time)
+
+    # Housekeeping.
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self._clock.sleep(_HOUSEKEEPING_SECONDS)
+            if self._failed is not None:
+                continue
+            now = self._clock.now()
+            self._forget_requests(now)
+            # While the disk is full, this must wait too.
+            with contextlib.suppress(Full):
+                await self._bury(now)
+                oldest = self._replica.revision_at(now - _RETENTION_SECONDS)
+                await self.compact(max(oldest, self._replica.head - _RETENTION_REVISIONS))
+
+    def _forget_requests(self, now: float) -> None:
+        known = self._remembered_at
+        while known and known[0][0] < now - _REMEMBER_SECONDS:
+            self._remembered.pop(known.popleft()[1], None)
+
+    async def _bury(self, now: float) -> None:
+        """Deletes objects that have lived their time."""
+        for name, mortal in self._mortal.items():
+            born_before = now - self._setting.schema.kinds[name].ttl_seconds
+            request = pb.CommitRequest(want=pb.WANT_NOTHING)
+            for key, written in mortal.items():
+                if written > born_before or len(request.transactions) == _BURIED_AT_ONCE:
+                    break
+                stored = self._replica.get(key)
+                if stored is None:
+                    continue
+                operation = request.transactions.add().operations.add()
+                operation.ref.CopyFrom(pb.Ref(kind=key[0], namespace=key[1], name=key[2]))
+                # Not if it is written again meanwhile.
+                operation.delete.revision = stored.revision
+            if request.transactions:
+                await self._try_commit(request)
+
+    async def _try_commit(self, request: pb.CommitRequest) -> None:
+        """Commits what will be tried again, if it fails, by the next housekeeping."""
+        with contextlib.suppress(ApiError):
+            await self.commit(request, _ACTOR)
+
+    def _check_serving(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _stop(self, error: ApiError) -> None:
+        """Answers nothing more."""
+        self._failed = error
+        self._feed.close(error)
+        while self._queue:
+            self._queue.popleft().settle(error)
+
+
+def _not_open() -> ApiError:
+    return ApiError(Reason.UNAVAILABLE, "the kernel is not open")

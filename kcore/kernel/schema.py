@@ -1,0 +1,367 @@
+"""The schema: what kinds there are, learned from descriptors.
+
+`compile_schema(descriptors)` takes a FileDescriptorSet as bytes and gives a `Schema`: a descriptor
+pool of its own, the message classes, and for every message with the option `kind` a `Kind`, whose
+expressions, paths and constraints are compiled. A schema never changes; new descriptors make a new
+one, and no message may go from one to the other: bytes do.
+
+This is where options.proto is understood. Nothing here knows a kind by name, but for the one that
+namespaces are by default.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from kcore.kernel import cel, format, mask, path, shape
+from kcore.wire.errors import ApiError, Reason
+
+# The parent of namespaced kinds that name no other.
+NAMESPACE: Final = "kcore.core.v1.Namespace"
+
+_METADATA: Final = "kcore.meta.v1.ObjectMeta"
+_CLUSTER: Final = 1
+_STATUS_NUMBER: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A relation that must hold for the whole object."""
+
+    condition: cel.Expression
+    message: str
+    message_words: cel.Expression | None
+    # Where it is said to be broken.
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Immutable:
+    """A path that may not change."""
+
+    at: path.Path
+    excepted: tuple[path.Path, ...]
+    when: cel.Expression | None
+    from_creation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A unique value, given or drawn."""
+
+    at: path.Path
+    pool: str
+    when: cel.Expression | None
+    given_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A door of its own to a part of the object."""
+
+    name: str
+    paths: tuple[path.Path, ...]
+    mask: mask.Mask
+    exclusive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Graceful:
+    """Deletion that waits to be confirmed."""
+
+    seconds: cel.Expression
+    immediate: cel.Expression | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """One kind, compiled."""
+
+    name: str
+    # "Deployment"; "apps"; "v1"; "deployments".
+    short_name: str
+    group: str
+    version: str
+    plural: str
+    namespaced: bool
+    # Kind of the object called as the namespace, without which there can be none of this; or "".
+    parent: str
+    message: Callable[[], Any]
+    # The message with its defaults and constraints; and its fields that hold one message each.
+    top: shape.Shape
+    parts: tuple[shape.Part, ...]
+    judge_name: Callable[[str], str]
+    has_status: bool
+    # Top-level fields, and those whose change is a new generation.
+    fields: tuple[FieldDescriptor, ...]
+    generation_fields: frozenset[str]
+    # An expression over the kind that is always true.
+    anything: cel.Expression
+    rules: tuple[Rule, ...]
+    delete_rules: tuple[Rule, ...]
+    immutable: tuple[Immutable, ...]
+    # Selectable paths, and how each is read.
+    selectable: tuple[tuple[str, Callable[[Any], str]], ...]
+    claims: tuple[Claim, ...]
+    subresources: Mapping[str, Subresource]
+    graceful: Graceful | None
+    # How many old revisions of one object are kept; None: as many as retention allows.
+    keep_revisions: int | None
+    # Seconds that an object lasts without being written; 0: for ever.
+    ttl_seconds: int
+
+    @property
+    def resource(self) -> str:
+        """As errors name it: "pods", "deployments.apps"."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def api_version(self) -> str:
+        """As manifests name it: "v1", "apps/v1"."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def subject(self, name: str) -> str:
+        """An object, as errors about its content name it: 'Deployment.apps "web"'."""
+        kind = f"{self.short_name}.{self.group}" if self.group else self.short_name
+        return f'{kind} "{name}"'
+
+    def bind(self, message: Any, old: Any = None) -> Any:
+        """What all expressions over the kind can be evaluated on."""
+        return self.anything.bind(message, old)
+
+    def parse(self, body: bytes) -> Any:
+        """The message that the kernel wrote as these bytes."""
+        return self.message.FromString(body)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schema:
+    """All kinds that are served."""
+
+    # The FileDescriptorSet, and its digest.
+    descriptors: bytes
+    digest: str
+    kinds: Mapping[str, Kind]
+    engine: cel.Engine
+    pool: DescriptorPool
+
+    def kind(self, name: str) -> Kind:
+        """The kind of this full name."""
+        found = self.kinds.get(name)
+        if found is None:
+            raise ApiError(Reason.NOT_FOUND, f'no matches for kind "{name}"')
+        return found
+
+
+def compile_schema(descriptors: bytes) -> Schema:
+    """The schema that a FileDescriptorSet says. ValueError names what is wrong with it."""
+    pool = _pool(descriptors)
+    options = _Options(pool)
+    engine = cel.Engine(pool)
+    found = [(message, options.kind(message)) for message in _messages(descriptors, pool)]
+    kinds = [(message, definition) for message, definition in found if definition is not None]
+    compiler = shape.Shapes(engine, options.field, options.rules)
+    shapes = compiler.of(message for message, _ in kinds)
+    compiled = {
+        message.full_name: _kind(
+            message, definition, shapes[message.full_name], compiler, engine, options
+        )
+        for message, definition in kinds
+    }
+    for kind in compiled.values():
+        if kind.parent and kind.parent not in compiled and kind.parent != NAMESPACE:
+            raise ValueError(f"{kind.name}: its parent {kind.parent} is not a kind")
+    digest = hashlib.sha256(descriptors).hexdigest()[:32]
+    return Schema(descriptors, digest, dict(sorted(compiled.items())), engine, pool)
+
+
+def _pool(descriptors: bytes) -> DescriptorPool:
+    pool = DescriptorPool()
+    files = {
+        file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    }
+    # Options are messages of descriptor.proto: to read ours, the pool must have its own copy.
+    own = descriptor_pb2.DESCRIPTOR
+    if own.name not in files:
+        files[own.name] = descriptor_pb2.FileDescriptorProto.FromString(own.serialized_pb)
+    added: set[str] = set()
+
+    def add(name: str) -> None:
+        if name in added:
+            return
+        added.add(name)
+        if name not in files:
+            raise ValueError(f"{name} is imported but not there")
+        for dependency in files[name].dependency:
+            add(dependency)
+        pool.Add(files[name])
+
+    for name in sorted(files):
+        add(name)
+    return pool
+
+
+def _messages(descriptors: bytes, pool: DescriptorPool) -> Iterator[Descriptor]:
+    """Top-level messages, by name."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    names = [
+        f"{file.package}.{message.name}".lstrip(".")
+        for file in files
+        for message in file.message_type
+    ]
+    for name in sorted(names):
+        yield pool.FindMessageTypeByName(name)
+
+
+class _Options:
+    """Reads our options.
+
+    The default pool's classes parse a descriptor's options and don't know our extensions: they are
+    parsed again by this pool's own classes.
+    """
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        def option_class(name: str) -> Any:
+            return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+        self._file_class = option_class("google.protobuf.FileOptions")
+        self._message_class = option_class("google.protobuf.MessageOptions")
+        self._field_class = option_class("google.protobuf.FieldOptions")
+        self._group = pool.FindExtensionByName("kcore.meta.v1.group")
+        self._kind = pool.FindExtensionByName("kcore.meta.v1.kind")
+        self._rules = pool.FindExtensionByName("kcore.meta.v1.rules")
+        self._field = pool.FindExtensionByName("kcore.meta.v1.field")
+
+    def kind(self, descriptor: Descriptor) -> Any:
+        """The message's kcore.meta.v1.Kind; None where it is no kind."""
+        options = self._message_class.FromString(descriptor.GetOptions().SerializeToString())
+        return options.Extensions[self._kind] if options.HasExtension(self._kind) else None
+
+    def rules(self, descriptor: Descriptor) -> Iterable[Any]:
+        """The message's own rules."""
+        options = self._message_class.FromString(descriptor.GetOptions().SerializeToString())
+        rules: Iterable[Any] = options.Extensions[self._rules]
+        return rules
+
+    def field(self, descriptor: FieldDescriptor) -> Any:
+        """The field's kcore.meta.v1.Field."""
+        options = self._field_class.FromString(descriptor.GetOptions().SerializeToString())
+        return options.Extensions[self._field]
+
+    def group(self, descriptor: Descriptor) -> str:
+        """The group of a message's file."""
+        options = self._file_class.FromString(descriptor.file.GetOptions().SerializeToString())
+        return str(options.Extensions[self._group])
+
+
+def _kind(
+    descriptor: Descriptor,
+    definition: Any,
+    top: shape.Shape,
+    compiler: shape.Shapes,
+    engine: cel.Engine,
+    options: _Options,
+) -> Kind:
+    name = descriptor.full_name
+    metadata = descriptor.fields_by_name.get("metadata")
+    if metadata is None or metadata.number != 1 or metadata.message_type is None:
+        raise ValueError(f"{name}: a kind has {_METADATA} metadata = 1")
+    if metadata.message_type.full_name != _METADATA:
+        raise ValueError(f"{name}: a kind has {_METADATA} metadata = 1")
+    if not definition.plural:
+        raise ValueError(f"{name}: a kind has a plural")
+    status = descriptor.fields_by_name.get("status")
+    has_status = status is not None and status.number == _STATUS_NUMBER
+    namespaced = definition.scope != _CLUSTER
+    if definition.parent and not namespaced:
+        raise ValueError(f"{name}: only a namespaced kind has a parent")
+    judge_name = format.TEXTS.get(definition.name_format or "dns-subdomain")
+    if judge_name is None:
+        raise ValueError(f"{name}: no format {definition.name_format!r} of names")
+
+    def compile_one(text: str) -> cel.Expression | None:
+        return engine.compile(text, name) if text else None
+
+    def rules(on_delete: bool) -> Iterator[Rule]:
+        for rule in definition.rules:
+            if rule.on_delete == on_delete:
+                said = rule.message or f"must hold: {rule.expression}"
+                words = compile_one(rule.message_expression)
+                yield Rule(engine.compile(rule.expression, name), said, words, rule.path)
+
+    def immutable() -> Iterator[Immutable]:
+        for one in definition.immutable:
+            excepted = tuple(
+                path.compile_path(descriptor, f"{one.path}.{below}")
+                for below in getattr(one, "except")
+            )
+            frozen = path.compile_path(descriptor, one.path)
+            yield Immutable(frozen, excepted, compile_one(one.when), one.from_creation)
+
+    def selectable() -> Iterator[tuple[str, Callable[[Any], str]]]:
+        for text in definition.selectable:
+            found = path.compile_path(descriptor, text)
+            yield found.text, path.reader(found)
+
+    def subresources() -> Iterator[Subresource]:
+        if has_status:
+            yield _subresource(descriptor, "status", ["status"], False)
+        for one in definition.subresources:
+            yield _subresource(descriptor, one.name, one.paths, one.exclusive)
+
+    graceful = None
+    if definition.HasField("graceful"):
+        seconds = engine.compile(definition.graceful.seconds, name)
+        graceful = Graceful(seconds, compile_one(definition.graceful.immediate))
+    kept = definition.history.revisions
+    return Kind(
+        name=name,
+        short_name=descriptor.name,
+        group=options.group(descriptor),
+        version=descriptor.file.package.rpartition(".")[2],
+        plural=definition.plural,
+        namespaced=namespaced,
+        parent=(definition.parent or NAMESPACE) if namespaced else "",
+        message=message_factory.GetMessageClass(descriptor),
+        top=top,
+        parts=compiler.parts(top),
+        judge_name=judge_name,
+        has_status=has_status,
+        fields=tuple(descriptor.fields),
+        generation_fields=frozenset(
+            field.name
+            for field in descriptor.fields
+            if field.name != "metadata" and not (has_status and field.name == "status")
+        ),
+        anything=engine.compile("true", name),
+        rules=tuple(rules(False)),
+        delete_rules=tuple(rules(True)),
+        immutable=tuple(immutable()),
+        selectable=tuple(selectable()),
+        claims=tuple(
+            Claim(
+                path.compile_path(descriptor, one.path),
+                one.pool,
+                compile_one(one.when),
+                one.given_only,
+            )
+            for one in definition.claims
+        ),
+        subresources={one.name: one for one in subresources()},
+        graceful=graceful,
+        keep_revisions=None if kept == 0 else max(kept, 0),
+        ttl_seconds=definition.history.ttl_seconds,
+    )
+
+
+def _subresource(
+    descriptor: Descriptor, name: str, paths: Iterable[str], exclusive: bool
+) -> Subresource:
+    compiled = tuple(path.compile_path(descriptor, text) for text in paths)
+    proto_names = [".".join(field.name for field in one.fields) for one in compiled]
+    return Subresource(name, compiled, mask.compile_mask(descriptor, proto_names), exclusive)

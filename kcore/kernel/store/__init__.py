@@ -1,0 +1,85 @@
+"""Stores: where the log is kept.
+
+A store only appends and reads back; what may be appended is the kernel's to say. There is one
+writer. All stores pass one conformance suite (tests/kernel/test_store.py).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kcore.kernel.record import Key, Record
+
+
+class Refused(Exception):
+    """The store's content must not be served; says why in one line."""
+
+
+class Full(Exception):
+    """There was no room; nothing was appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a store says of itself."""
+
+    # Identity of the cluster; made when the store is.
+    cluster_id: str
+    # Grows with each deliberate restore.
+    epoch: int
+    # The last revision, and its time in seconds since 1970; 0: nothing was ever appended.
+    head: int
+    time: float
+    # What was before this revision is gone; the changes after it are all there.
+    compacted: int
+
+
+class Store(Protocol):
+    """The log."""
+
+    async def open(self) -> Opened:
+        """Makes it ready, again after a failure. Raises `Refused`."""
+        ...
+
+    def replay(self) -> Iterator[Record]:
+        """The whole log, in order, each checksum verified, and their sum at the end."""
+        ...
+
+    async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
+        """Appends in order, all or none; durable when it returns.
+
+        `keep`: of these objects at most so many old records stay. Raises `Full` where nothing was
+        appended; any other exception leaves it unknown, and the store must be opened again.
+        """
+        ...
+
+    def at(self, key: Key, revision: int) -> Record | None:
+        """The last record of an object up to `revision`; None where there was no object."""
+        ...
+
+    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+        """The last records of the objects that were there at `revision`, by namespace and name.
+
+        Of all namespaces where `namespace` is "".
+        """
+        ...
+
+    def since(self, revision: int) -> Iterator[Record]:
+        """All records after `revision`, in order."""
+        ...
+
+    def transaction(self, revision: int) -> Sequence[Record]:
+        """The records of one revision."""
+        ...
+
+    def revision_at(self, time: float) -> int:
+        """The last revision not after `time` (seconds since 1970); 0 where there was none."""
+        ...
+
+    async def compact(self, revision: int) -> None:
+        """Forgets what is no longer needed to know the state at `revision` and all after."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of it."""
+        ...

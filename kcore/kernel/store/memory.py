@@ -1,0 +1,102 @@
+"""The log in memory, for simulations and tests: nothing outlives the value.
+
+A kernel may be closed and another opened on the same `MemoryStore`: that is a restart.
+"""
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+
+from kcore.chance import Chance
+from kcore.kernel.record import Key, Record, Verb
+from kcore.kernel.store import Opened
+
+
+class MemoryStore:
+    """A log in memory."""
+
+    def __init__(self, chance: Chance) -> None:
+        """`chance` draws the cluster's identity."""
+        self._cluster_id = chance.uid()
+        self._log: list[Record] = []
+        self._by_key: dict[Key, list[Record]] = {}
+        self._head = 0
+        self._time = 0.0
+        self._compacted = 0
+
+    async def open(self) -> Opened:
+        """Is always ready."""
+        return Opened(self._cluster_id, 1, self._head, self._time, self._compacted)
+
+    def replay(self) -> Iterator[Record]:
+        """The whole log."""
+        yield from list(self._log)
+
+    async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
+        """Appends in order."""
+        for record in records:
+            self._log.append(record)
+            self._by_key.setdefault(record.key, []).append(record)
+        if records:
+            self._head = records[-1].revision
+            self._time = records[-1].time
+        for key, count in keep.items():
+            if key in self._by_key:
+                self._drop(self._by_key[key][: -(count + 1)])
+
+    def at(self, key: Key, revision: int) -> Record | None:
+        """The last record of an object up to `revision`."""
+        history = self._by_key.get(key, [])
+        index = bisect.bisect_right(history, revision, key=lambda record: record.revision)
+        found = history[index - 1] if index else None
+        return found if found is not None and found.verb is not Verb.DELETE else None
+
+    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+        """The last records of the objects that were there at `revision`."""
+        for key in sorted(self._by_key):
+            if key.kind == kind and namespace in ("", key.namespace):
+                found = self.at(key, revision)
+                if found is not None:
+                    yield found
+
+    def since(self, revision: int) -> Iterator[Record]:
+        """All records after `revision`."""
+        start = bisect.bisect_right(self._log, revision, key=lambda record: record.revision)
+        yield from self._log[start:]
+
+    def transaction(self, revision: int) -> Sequence[Record]:
+        """The records of one revision."""
+        start = bisect.bisect_left(self._log, revision, key=lambda record: record.revision)
+        stop = bisect.bisect_right(self._log, revision, key=lambda record: record.revision)
+        return self._log[start:stop]
+
+    def revision_at(self, time: float) -> int:
+        """The last revision not after `time`."""
+        index = bisect.bisect_right(self._log, time, key=lambda record: record.time)
+        return self._log[index - 1].revision if index else 0
+
+    async def compact(self, revision: int) -> None:
+        """Forgets superseded records up to `revision`, and the deleted."""
+        self._compacted = max(self._compacted, min(revision, self._head))
+        gone: list[Record] = []
+        for history in self._by_key.values():
+            index = bisect.bisect_right(history, revision, key=lambda record: record.revision)
+            if index:
+                last = history[index - 1]
+                gone += history[: index if last.verb is Verb.DELETE else index - 1]
+        self._drop(gone)
+
+    async def close(self) -> None:
+        """Keeps all, for the next who opens it."""
+
+    def _drop(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        for record in records:
+            history = self._by_key[record.key]
+            history.remove(record)
+            if not history:
+                del self._by_key[record.key]
+        # The log is in the order of positions: each is found without looking at the others.
+        for record in records:
+            index = bisect.bisect_left(self._log, record.position, key=lambda one: one.position)
+            del self._log[index]

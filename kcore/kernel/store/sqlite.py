@@ -1,0 +1,461 @@
+"""The log in an SQLite database.
+
+One table of records; one row of `head`, which is written in the same transaction as the records and
+holds the sum of their checksums, so that a changed, lost or foreign row is found when the log is
+read. A commit is synced to disk before `append` returns (WAL, synchronous=FULL). Writing happens in
+a thread of its own; reading where it is asked for, by another connection.
+
+Beside the database stands a file `<path>.mark` with the cluster's id and a lower bound of the
+revisions that were acknowledged, written at most once a second. A database that is behind it has
+forgotten something, and is refused. `<path>.lock` keeps a second writer away.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import pathlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from kcore.chance import Chance
+from kcore.clock import Clock
+from kcore.kernel.record import Key, Record, Verb
+from kcore.kernel.store import Full, Opened, Refused
+
+T = TypeVar("T")
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS log (
+    position INTEGER PRIMARY KEY,  -- revision * 1024 + ordinal
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    uid TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    body BLOB NOT NULL,
+    actor TEXT NOT NULL,
+    because INTEGER NOT NULL,
+    time REAL NOT NULL,
+    request_id TEXT NOT NULL,
+    manager TEXT NOT NULL,
+    subresource TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS log_by_key ON log (kind, namespace, name, position);
+CREATE TABLE IF NOT EXISTS head (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    format INTEGER NOT NULL,
+    cluster_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    time REAL NOT NULL,
+    compacted INTEGER NOT NULL,
+    tally INTEGER NOT NULL  -- sum of the log's checksums
+);
+"""
+_FORMAT: Final = 1
+_COLUMNS: Final = (
+    "position, kind, namespace, name, uid, operation, body, actor, because, time, request_id, "
+    "manager, subresource, checksum"
+)
+_VERBS: Final = {verb.value: verb for verb in Verb}
+_PAGE: Final = 512
+_TALLY_MASK: Final = (1 << 62) - 1
+_MARK_SECONDS: Final = 1.0
+
+
+class SqliteStore:
+    """A log in a file."""
+
+    def __init__(self, path: pathlib.Path, clock: Clock, chance: Chance) -> None:
+        """Nothing is touched before `open`. `chance` draws the identity of a new cluster."""
+        self._path = path
+        self._mark_path = path.with_name(path.name + ".mark")
+        self._lock_path = path.with_name(path.name + ".lock")
+        self._clock = clock
+        self._chance = chance
+        self._executor: ThreadPoolExecutor | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._lock: int | None = None
+        self._tally = 0
+        self._opened = Opened("", 0, 0, 0.0, 0)
+        self._marked_at = float("-inf")
+
+    async def open(self) -> Opened:
+        """Opens the database, and makes it if neither it nor a mark is there."""
+        await self.close()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        try:
+            return await self._in_thread(self._open)
+        except BaseException:
+            await self.close()
+            raise
+
+    def replay(self) -> Iterator[Record]:
+        """The whole log, verified."""
+        head = self._read_head()
+        tally = count = 0
+        last = -1
+        for row in self._pages("position > ?", -1):
+            record = _record(row)
+            tally = tally + row[13] & _TALLY_MASK
+            count += 1
+            last = record.revision
+            yield record
+        if tally != head["tally"] or last > head["revision"]:
+            raise Refused(
+                f"{self._path}: the log's {count} records up to revision {last} are not those that "
+                f"its head at revision {head['revision']} accounts for: some are missing or foreign"
+            )
+
+    async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
+        """Appends in order, synced to disk."""
+        if records:
+            moment = self._clock.monotonic()
+            await self._in_thread(lambda: self._append(records, keep, moment))
+
+    def at(self, key: Key, revision: int) -> Record | None:
+        """The last record of an object up to `revision`."""
+        row = self._query(
+            f"SELECT {_COLUMNS} FROM log WHERE kind = ? AND namespace = ? AND name = ? "
+            "AND position < ? ORDER BY position DESC LIMIT 1",
+            (*key, _after(revision)),
+        ).fetchone()
+        record = _record(row) if row is not None else None
+        return record if record is not None and record.verb is not Verb.DELETE else None
+
+    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+        """The last records of the objects that were there at `revision`."""
+        found = self._query(
+            "SELECT max(position) FROM log WHERE kind = ? AND namespace BETWEEN ? AND ? "
+            "AND position < ? GROUP BY namespace, name ORDER BY namespace, name",
+            (kind, namespace, namespace or "\U0010ffff", _after(revision)),
+        ).fetchall()
+        for start in range(0, len(found), _PAGE):
+            positions = [position for (position,) in found[start : start + _PAGE]]
+            marks = ",".join("?" * len(positions))
+            rows = self._query(
+                f"SELECT {_COLUMNS} FROM log WHERE position IN ({marks})", positions
+            ).fetchall()
+            for row in sorted(rows, key=lambda row: (row[2], row[3])):
+                record = _record(row)
+                if record.verb is not Verb.DELETE:
+                    yield record
+
+    def since(self, revision: int) -> Iterator[Record]:
+        """All records after `revision`."""
+        for row in self._pages("position > ?", _after(revision) - 1):
+            yield _record(row)
+
+    def transaction(self, revision: int) -> Sequence[Record]:
+        """The records of one revision."""
+        rows = self._query(
+            f"SELECT {_COLUMNS} FROM log WHERE position BETWEEN ? AND ? ORDER BY position",
+            (_after(revision - 1), _after(revision) - 1),
+        ).fetchall()
+        return [_record(row) for row in rows]
+
+    def revision_at(self, time: float) -> int:
+        """The last revision not after `time`; times never go back along the log."""
+        low, high = 0, self._read_head()["revision"]
+        while low < high:
+            middle = (low + high + 1) // 2
+            row = self._query(
+                "SELECT time FROM log WHERE position < ? ORDER BY position DESC LIMIT 1",
+                (_after(middle),),
+            ).fetchone()
+            if row is None or row[0] <= time:
+                low = middle
+            else:
+                high = middle - 1
+        row = self._query("SELECT time FROM log ORDER BY position LIMIT 1", ()).fetchone()
+        return low if row is not None and row[0] <= time else 0
+
+    async def compact(self, revision: int) -> None:
+        """Forgets superseded records up to `revision`, and the deleted."""
+        revision = min(revision, self._read_head()["revision"])
+        start = self._opened.compacted
+        if revision <= start:
+            return
+        # First of all nobody is promised what is about to go.
+        await self._in_thread(lambda: self._set_compacted(revision))
+        after: int | None = _after(start) - 1
+        while after is not None:
+            some = functools.partial(self._compact_some, after, _after(revision))
+            after = await self._in_thread(some)
+
+    async def close(self) -> None:
+        """Lets go of the files."""
+        if self._executor is not None:
+            await self._in_thread(self._close)
+            self._executor.shutdown()
+            self._executor = None
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        assert self._executor is not None, "the store is not open"
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # What has begun in the thread cannot be called back: wait, so that nothing overlaps.
+            with contextlib.suppress(Exception):
+                await future
+            raise
+
+    def _open(self) -> Opened:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refused(f"{self._path}: another process has it open") from None
+        mark = self._read_mark()
+        if mark is not None and not self._path.exists():
+            raise Refused(
+                f"{self._path}: there is no database, but {self._mark_path} knows of revision "
+                f"{mark[2]}: restore the database, or remove that file to begin anew"
+            )
+        try:
+            self._writer = self._connect()
+            self._prepare(self._writer)
+            self._reader = self._connect()
+            head = self._read_head()
+        except sqlite3.DatabaseError as error:
+            raise Refused(f"{self._path}: {error}") from error
+        if head["format"] != _FORMAT:
+            raise Refused(f"{self._path}: format {head['format']} is not known to this version")
+        self._check_mark(head, mark)
+        self._tally = head["tally"]
+        self._opened = Opened(
+            head["cluster_id"], head["epoch"], head["revision"], head["time"], head["compacted"]
+        )
+        self._write_mark(head["revision"])
+        return self._opened
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA busy_timeout = 10000")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        # After a failed sync, what can be read need not be on the disk: now it will be.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.executescript(_TABLES)
+        connection.execute(
+            "INSERT OR IGNORE INTO head VALUES (1, ?, ?, 1, 0, 0.0, 0, 0)",
+            (_FORMAT, self._chance.uid()),
+        )
+        os.chmod(self._path, 0o600)
+
+    def _check_mark(self, head: dict[str, Any], mark: tuple[str, int, int] | None) -> None:
+        if mark is None:
+            return
+        cluster_id, epoch, revision = mark
+        if head["cluster_id"] != cluster_id:
+            raise Refused(
+                f"{self._path}: this is cluster {head['cluster_id']}, but {self._mark_path} knows "
+                f"of cluster {cluster_id}"
+            )
+        if head["epoch"] < epoch or (head["epoch"] == epoch and head["revision"] < revision):
+            raise Refused(
+                f"{self._path}: it ends at revision {head['revision']}, but {self._mark_path} "
+                f"knows of revision {revision}: the database has lost acknowledged writes"
+            )
+
+    def _close(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+        self._reader = self._writer = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _append(self, records: Sequence[Record], keep: Mapping[Key, int], moment: float) -> None:
+        connection = self._writer
+        assert connection is not None, "the store is not open"
+        tally = self._tally
+        rows = []
+        for record in records:
+            checksum = record.checksum()
+            tally += checksum
+            rows.append(_row(record, checksum))
+        last = records[-1]
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(f"INSERT INTO log VALUES ({','.join('?' * 14)})", rows)
+            for key, count in keep.items():
+                tally -= _trim(connection, key, count)
+            connection.execute(
+                "UPDATE head SET revision = ?, time = ?, tally = ?",
+                (last.revision, last.time, tally & _TALLY_MASK),
+            )
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL and self._rolled_back(connection):
+                raise Full(f"{self._path}: {error}") from error
+            raise
+        self._tally = tally & _TALLY_MASK
+        if moment - self._marked_at >= _MARK_SECONDS:
+            self._marked_at = moment
+            self._write_mark(last.revision)
+
+    def _rolled_back(self, connection: sqlite3.Connection) -> bool:
+        """Whether after a failure the log is surely as it was before."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        (tally,) = connection.execute("SELECT tally FROM head").fetchone()
+        return bool(tally == self._tally)
+
+    def _set_compacted(self, revision: int) -> None:
+        assert self._writer is not None
+        self._writer.execute("UPDATE head SET compacted = ?", (revision,))
+        opened = self._opened
+        self._opened = Opened(opened.cluster_id, opened.epoch, opened.head, opened.time, revision)
+
+    def _compact_some(self, after: int, before: int) -> int | None:
+        """Looks at a window of records, each of which makes older ones of its object useless."""
+        connection = self._writer
+        assert connection is not None
+        window = connection.execute(
+            "SELECT position, kind, namespace, name, operation, checksum FROM log "
+            "WHERE position > ? AND position < ? ORDER BY position LIMIT ?",
+            (after, before, _PAGE),
+        ).fetchall()
+        if not window:
+            return None
+        tally = self._tally
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for position, kind, namespace, name, operation, _ in window:
+                gone = connection.execute(
+                    "DELETE FROM log WHERE kind = ? AND namespace = ? AND name = ? "
+                    "AND position < ? RETURNING checksum",
+                    (kind, namespace, name, position + (operation == Verb.DELETE.value)),
+                ).fetchall()
+                tally -= sum(checksum for (checksum,) in gone)
+            connection.execute("UPDATE head SET tally = ?", (tally & _TALLY_MASK,))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self._tally = tally & _TALLY_MASK
+        return int(window[-1][0])
+
+    def _query(self, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        assert self._reader is not None, "the store is not open"
+        return self._reader.execute(text, values)
+
+    def _pages(self, condition: str, start: int) -> Iterator[tuple[Any, ...]]:
+        """Rows by position, page by page, so that no read is left open."""
+        while True:
+            rows = self._query(
+                f"SELECT {_COLUMNS} FROM log WHERE {condition} ORDER BY position LIMIT {_PAGE}",
+                (start,),
+            ).fetchall()
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            start = rows[-1][0]
+
+    def _read_head(self) -> dict[str, Any]:
+        cursor = self._query("SELECT * FROM head", ())
+        row = cursor.fetchone()
+        if row is None:
+            raise Refused(f"{self._path}: the row of its head is missing")
+        return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+
+    def _read_mark(self) -> tuple[str, int, int] | None:
+        try:
+            cluster_id, epoch, revision = self._mark_path.read_text().split()
+            return cluster_id, int(epoch), int(revision)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise Refused(f"{self._mark_path}: unreadable") from None
+
+    def _write_mark(self, revision: int) -> None:
+        """A mark that stays behind is still true: it is a lower bound, so a failure is none."""
+        opened = self._opened
+        new = self._mark_path.with_suffix(".mark-new")
+        with contextlib.suppress(OSError):
+            with open(new, "w") as file:
+                file.write(f"{opened.cluster_id} {opened.epoch} {revision}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self._mark_path)
+
+
+def _after(revision: int) -> int:
+    """The first position after a revision."""
+    return (revision + 1) << 10
+
+
+def _trim(connection: sqlite3.Connection, key: Key, count: int) -> int:
+    """Deletes all but the last record of an object and `count` before it; their checksums' sum."""
+    gone = connection.execute(
+        "DELETE FROM log WHERE kind = ? AND namespace = ? AND name = ? AND position < "
+        "(SELECT position FROM log WHERE kind = ? AND namespace = ? AND name = ? "
+        "ORDER BY position DESC LIMIT 1 OFFSET ?) RETURNING checksum",
+        (*key, *key, count),
+    ).fetchall()
+    return sum(checksum for (checksum,) in gone)
+
+
+def _row(record: Record, checksum: int) -> tuple[Any, ...]:
+    return (
+        record.position,
+        *record.key,
+        record.uid,
+        record.verb.value,
+        record.body,
+        record.actor,
+        record.because,
+        record.time,
+        record.request_id,
+        record.manager,
+        record.subresource,
+        checksum,
+    )
+
+
+def _record(row: Sequence[Any]) -> Record:
+    """A row's record; `Refused` where it is not what was written."""
+    position = row[0]
+    try:
+        record = Record(
+            revision=position >> 10,
+            ordinal=position & 1023,
+            key=Key(row[1], row[2], row[3]),
+            uid=row[4],
+            verb=_VERBS[row[5]],
+            body=row[6],
+            actor=row[7],
+            because=row[8],
+            time=row[9],
+            request_id=row[10],
+            manager=row[11],
+            subresource=row[12],
+        )
+        good = record.checksum() == row[13]
+    except (KeyError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise Refused(
+            f"the log's record at revision {position >> 10} of {row[1]}/{row[2]}/{row[3]} is "
+            "damaged: its checksum does not match"
+        )
+    return record

@@ -1,0 +1,29 @@
+"""What evaluation asks of a state, be it durable or not yet."""
+
+from typing import Protocol
+
+from kcore.kernel.record import Key, Stored
+
+
+class View(Protocol):
+    """What evaluation asks of a state."""
+
+    def get(self, key: Key) -> Stored | None:
+        """One object."""
+        ...
+
+    def holder(self, pool: str, value: str) -> Key | None:
+        """Who claims a pool's value."""
+        ...
+
+    def held(self, pool: str) -> int:
+        """How many values of a pool are claimed."""
+        ...
+
+    def last_drawn(self, pool: str) -> str:
+        """The value of a pool that was claimed last; "" where none was."""
+        ...
+
+    def children(self, parent: Key) -> int:
+        """How many objects live in another."""
+        ...
