@@ -5,9 +5,9 @@ of them want at once, and waits. What it promises to controllers:
 - After a commit at revision r a key is not reconciled before the view has reached r, so nobody acts
   twice on one sight. An answer that was lost is asked for again with the same request id until it
   is known.
-- A key whose commit or reconcile failed is tried again after 5 ms, 10 ms, … up to 1000 s; after a
-  failed creation it creates one object at a time, then two, four, …, until they succeed. Failures
-  are in `view.last(key)`.
+- A key whose commit or reconcile failed is tried again after 5 ms, 10 ms, … up to 1000 s, or when
+  something that concerns it changes; after a failed creation it creates one object at a time, then
+  two, four, …, until they succeed. Failures are in `view.last(key)`.
 - Each transaction names as its cause the newest of the changes that queued its key.
 - A key that raises holds up no other.
 A write of a kind that the controller did not declare is a fault of the program and ends the loop.
@@ -164,6 +164,8 @@ class Loop:
             for key in found:
                 job = self._job(index, key)
                 job.because = max(job.because, change.revision)
+                # What it failed on may be different now.
+                job.not_before = 0.0
                 self._queue[index, key] = job
 
     def _job(self, index: int, key: Key) -> _Job:
@@ -177,7 +179,12 @@ class Loop:
 
     def _seconds_to_wait(self) -> float | None:
         """Until the next moment at which a key may be due; None: no such moment."""
-        moments = [job.not_before for job in self._queue.values() if job.not_before]
+        moments = [
+            job.not_before
+            for job in self._queue.values()
+            # Others wait for the view, however late it is.
+            if job.not_before and job.fence <= self.view.revision
+        ]
         if self._timers:
             moments.append(self._timers[0][0])
         return max(0.0, min(moments) - self._clock.monotonic()) if moments else None

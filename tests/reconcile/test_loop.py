@@ -275,6 +275,39 @@ def test_retries_wait_longer_and_longer_up_to_a_thousand_seconds() -> None:
     assert max(waits) == 1000.0
 
 
+def test_a_change_is_seen_at_once_however_often_it_failed() -> None:
+    moments: list[float] = []
+
+    def stubborn(view: View, key: tuple[str, ...], now: float) -> Result:
+        moments.append(now)
+        raise ValueError("no")
+
+    async def scene(server: Server, clock: LoopClock) -> None:
+        server.world.add(plant.deploy())
+        server.touch()
+        await clock.sleep(3000)
+        before = len(moments)
+        plant.resize(server.world, 7)
+        server.touch()
+        await clock.sleep(0.1)
+        assert len(moments) == before + 1
+
+    play(scene, [Controller("odd", {Deployment: itself}, (), stubborn)])
+
+
+def test_failing_with_a_view_that_is_late_does_not_spin() -> None:
+    async def scene(server: Server, clock: LoopClock) -> None:
+        server.lag_seconds = 5.0
+        server.full = Pod.DESCRIPTOR.full_name
+        server.world.add(plant.deploy())
+        server.touch()
+        await clock.sleep(100)
+        server.full = ""
+        await until(server, clock, lambda: rolled_out(server, "web:1"))
+
+    play(scene)
+
+
 def test_one_odd_object_holds_up_no_other() -> None:
     def odd(view: View, key: tuple[str, ...], now: float) -> Result:
         if key[1] == "odd":
