@@ -147,7 +147,7 @@ class Handler(grpc.GenericRpcHandler):
         self._clock = clock
         self._handlers: dict[int, tuple[Method, Behaviour]] = {}
 
-    def service(self, details: grpc.HandlerCallDetails) -> Behaviour | None:
+    def service(self, details: grpc.HandlerCallDetails) -> "Behaviour | None":
         """What handles a path; None: nothing does."""
         method = self._services.find(details.method)
         if method is None:
