@@ -331,7 +331,7 @@ def play(here: World, what: str, number: int) -> None:
                 here.change(each)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(stories(), amount, amount, st.integers(0, 10))
 def test_it_always_ends_as_it_should(
     story: list[tuple[str, int]], surge: int | str, unavailable: int | str, replicas: int
@@ -362,7 +362,7 @@ def test_it_always_ends_as_it_should(
                 assert not here.ask(index, key).transactions
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 12),
     amount,
