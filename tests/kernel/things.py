@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import kcore_api
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 from kcore_api.kcore.meta.v1 import meta_pb2, options_pb2
@@ -23,17 +24,27 @@ PROTO = HERE.parent.parent / "proto"
 
 
 @functools.cache
-def _classes() -> dict[str, Any]:
-    # The imports put these files into the default pool, where ours finds them.
-    assert meta_pb2.DESCRIPTOR.name and options_pb2.DESCRIPTOR.name
+def _file() -> bytes:
+    """A FileDescriptorSet of thing.proto alone."""
     with tempfile.NamedTemporaryFile() as out:
         arguments = ["protoc", f"-I{HERE}", f"-I{PROTO}", "-I" + _google()]
         assert protoc.main([*arguments, f"--descriptor_set_out={out.name}", "thing.proto"]) == 0
-        files = descriptor_pb2.FileDescriptorSet.FromString(pathlib.Path(out.name).read_bytes())
+        return pathlib.Path(out.name).read_bytes()
+
+
+@functools.cache
+def _classes() -> dict[str, Any]:
+    # The imports put these files into the default pool, where ours finds them.
+    assert meta_pb2.DESCRIPTOR.name and options_pb2.DESCRIPTOR.name
     pool = descriptor_pool.Default()
-    for file in files.file:
+    for file in descriptor_pb2.FileDescriptorSet.FromString(_file()).file:
         pool.Add(file)
     return message_factory.GetMessageClassesForFiles(["thing.proto"], pool)
+
+
+def descriptors() -> bytes:
+    """The kinds that kcore ships, and things."""
+    return kcore_api.KINDS.read_bytes() + _file()
 
 
 def _google() -> str:

@@ -5,6 +5,7 @@ stream promises is written in kcore/kernel/feed.py. A failure is an AssertionErr
 the validator's name.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,8 @@ def _selection(
     keeps_up: bool,
 ) -> int:
     """Unique, reliable, resumable, previous value, is-create and filter, for one selection."""
-    view = _state(log, asked, asked.start) if asked.start else {}
+    history = _History(log, asked)
+    view = history.state(asked.start) if asked.start else {}
     marked = [
         (
             response.revision,
@@ -119,7 +121,7 @@ def _selection(
             once = (event.key, event.uid, event.revision, event.kind)
             assert once not in seen, f"unique: {once}"
             seen.add(once)
-            _fits(log, asked, view, event)
+            _fits(history, asked, view, event)
             if event.kind == DELETED:
                 del view[event.key]
             else:
@@ -132,8 +134,9 @@ def _selection(
         if synced and mark and (done or not present):
             # Reliable and resumable: at each mark the reader knows what the log says was
             # there, but for objects of which it has been told something later.
-            ahead = {event.key for event in so_far if event.revision > mark}
-            state = _state(log, asked, mark)
+            so_far = [event for event in so_far if event.revision > mark]
+            ahead = {event.key for event in so_far}
+            state = history.state(mark)
             known = {key: one for key, one in view.items() if key not in ahead}
             expected = {key: one for key, one in state.items() if key not in ahead}
             assert known == expected, (
@@ -150,7 +153,9 @@ def _selection(
     return len(seen)
 
 
-def _fits(log: list[Record], asked: Asked, view: dict[Key, tuple[str, bytes]], event: Told) -> None:
+def _fits(
+    history: "_History", asked: Asked, view: dict[Key, tuple[str, bytes]], event: Told
+) -> None:
     known = view.get(event.key)
     if event.kind == ADDED:
         assert known is None, f"is-create: {event.key} was there at {event.revision}"
@@ -164,31 +169,44 @@ def _fits(log: list[Record], asked: Asked, view: dict[Key, tuple[str, bytes]], e
     assert asked.matches(shown), f"filter: {event.key} at {event.revision} is not selected"
     if event.kind == DELETED:
         # The last state that was in the selection, but for its revision.
-        last = _state(log, asked, event.revision - 1).get(event.key)
+        last = history.at(event.key, event.revision - 1)
         if last is None:
             # It entered and left within what was merged.
             return
         before = asked.decode(last[1])
-        before.metadata.resource_version = shown.metadata.resource_version
+        # The deletion itself may have left its mark.
+        for one in (before, shown):
+            for name in ("resource_version", "deletion_timestamp", "deletion_grace_period_seconds"):
+                one.metadata.ClearField(name)
         assert before == shown, f"previous value: {event.key} at {event.revision}"
     else:
-        current = _state(log, asked, event.revision).get(event.key)
+        current = history.at(event.key, event.revision)
         assert current == (event.uid, event.body), f"previous value: {event.key} is not the log's"
 
 
-def _state(log: list[Record], asked: Asked, revision: int) -> dict[Key, tuple[str, bytes]]:
-    """What the selection held when `revision` was the head."""
-    last: dict[Key, Record] = {}
-    for record in log:
-        if record.revision > revision:
-            break
-        if record.key.kind == asked.kind:
-            last[record.key] = record
-    return {
-        key: (record.uid, record.body)
-        for key, record in last.items()
-        if record.verb is not Verb.DELETE and asked.matches(asked.decode(record.body))
-    }
+class _History:
+    """What a selection held at each revision."""
+
+    def __init__(self, log: list[Record], asked: Asked) -> None:
+        self._revisions: dict[Key, list[int]] = {}
+        self._states: dict[Key, list[tuple[str, bytes] | None]] = {}
+        for record in log:
+            if record.key.kind != asked.kind:
+                continue
+            there = record.verb is not Verb.DELETE and asked.matches(asked.decode(record.body))
+            self._revisions.setdefault(record.key, []).append(record.revision)
+            states = self._states.setdefault(record.key, [])
+            states.append((record.uid, record.body) if there else None)
+
+    def at(self, key: Key, revision: int) -> tuple[str, bytes] | None:
+        """One object as it was held when `revision` was the head: uid and bytes."""
+        place = bisect_right(self._revisions.get(key, []), revision)
+        return self._states[key][place - 1] if place else None
+
+    def state(self, revision: int) -> dict[Key, tuple[str, bytes]]:
+        """All that was held when `revision` was the head."""
+        found = {key: self.at(key, revision) for key in self._revisions}
+        return {key: state for key, state in found.items() if state is not None}
 
 
 def events_of(log: Iterable[Record], asked: Asked) -> list[Told]:
