@@ -18,7 +18,7 @@ import os
 import pathlib
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from kcore.chance import Chance
@@ -62,6 +62,7 @@ _COLUMNS: Final = (
     "position, kind, namespace, name, uid, operation, body, actor, because, time, request_id, "
     "manager, subresource, checksum"
 )
+_HEAD: Final = ("format", "cluster_id", "epoch", "revision", "time", "compacted", "tally")
 _VERBS: Final = {verb.value: verb for verb in Verb}
 _PAGE: Final = 512
 _TALLY_MASK: Final = (1 << 62) - 1
@@ -82,6 +83,7 @@ class SqliteStore:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._lock: int | None = None
+        self._integrity: Future[str] | None = None
         self._tally = 0
         self._opened = Opened("", 0, 0, 0.0, 0)
         self._marked_at = float("-inf")
@@ -91,10 +93,13 @@ class SqliteStore:
         await self.close()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         try:
-            return await self._in_thread(self._open)
+            opened = await self._in_thread(self._open)
         except BaseException:
             await self.close()
             raise
+        # Goes on while the log is replayed, and is waited for at its end.
+        self._integrity = self._executor.submit(self._check_integrity)
+        return opened
 
     def replay(self) -> Iterator[Record]:
         """The whole log, verified."""
@@ -112,6 +117,9 @@ class SqliteStore:
                 f"{self._path}: the log's {count} records up to revision {last} are not those that "
                 f"its head at revision {head['revision']} accounts for: some are missing or foreign"
             )
+        said = self._integrity.result() if self._integrity is not None else "ok"
+        if said != "ok":
+            raise Refused(f"{self._path}: the database is damaged: {said}")
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order, synced to disk."""
@@ -121,27 +129,25 @@ class SqliteStore:
 
     def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""
-        row = self._query(
+        row = self._row(
             f"SELECT {_COLUMNS} FROM log WHERE kind = ? AND namespace = ? AND name = ? "
             "AND position < ? ORDER BY position DESC LIMIT 1",
             (*key, _after(revision)),
-        ).fetchone()
+        )
         record = _record(row) if row is not None else None
         return record if record is not None and record.verb is not Verb.DELETE else None
 
     def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
         """The last records of the objects that were there at `revision`."""
-        found = self._query(
+        found = self._rows(
             "SELECT max(position) FROM log WHERE kind = ? AND namespace BETWEEN ? AND ? "
             "AND position < ? GROUP BY namespace, name ORDER BY namespace, name",
             (kind, namespace, namespace or "\U0010ffff", _after(revision)),
-        ).fetchall()
+        )
         for start in range(0, len(found), _PAGE):
             positions = [position for (position,) in found[start : start + _PAGE]]
             marks = ",".join("?" * len(positions))
-            rows = self._query(
-                f"SELECT {_COLUMNS} FROM log WHERE position IN ({marks})", positions
-            ).fetchall()
+            rows = self._rows(f"SELECT {_COLUMNS} FROM log WHERE position IN ({marks})", positions)
             for row in sorted(rows, key=lambda row: (row[2], row[3])):
                 record = _record(row)
                 if record.verb is not Verb.DELETE:
@@ -154,10 +160,10 @@ class SqliteStore:
 
     def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
-        rows = self._query(
+        rows = self._rows(
             f"SELECT {_COLUMNS} FROM log WHERE position BETWEEN ? AND ? ORDER BY position",
             (_after(revision - 1), _after(revision) - 1),
-        ).fetchall()
+        )
         return [_record(row) for row in rows]
 
     def revision_at(self, time: float) -> int:
@@ -165,15 +171,15 @@ class SqliteStore:
         low, high = 0, self._read_head()["revision"]
         while low < high:
             middle = (low + high + 1) // 2
-            row = self._query(
+            row = self._row(
                 "SELECT time FROM log WHERE position < ? ORDER BY position DESC LIMIT 1",
                 (_after(middle),),
-            ).fetchone()
+            )
             if row is None or row[0] <= time:
                 low = middle
             else:
                 high = middle - 1
-        row = self._query("SELECT time FROM log ORDER BY position LIMIT 1", ()).fetchone()
+        row = self._row("SELECT time FROM log ORDER BY position LIMIT 1")
         return low if row is not None and row[0] <= time else 0
 
     async def compact(self, revision: int) -> None:
@@ -273,6 +279,15 @@ class SqliteStore:
                 f"knows of revision {revision}: the database has lost acknowledged writes"
             )
 
+    def _check_integrity(self) -> str:
+        """Whether the index agrees with the log; "ok", or what is wrong."""
+        assert self._writer is not None
+        try:
+            (said,) = self._writer.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return str(said)
+
     def _close(self) -> None:
         for connection in (self._reader, self._writer):
             if connection is not None:
@@ -355,28 +370,34 @@ class SqliteStore:
         self._tally = tally & _TALLY_MASK
         return int(window[-1][0])
 
-    def _query(self, text: str, values: Sequence[Any]) -> sqlite3.Cursor:
+    def _rows(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
         assert self._reader is not None, "the store is not open"
-        return self._reader.execute(text, values)
+        try:
+            return self._reader.execute(text, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise Refused(f"{self._path}: {error}") from error
+
+    def _row(self, text: str, values: Sequence[Any] = ()) -> Any:
+        rows = self._rows(text, values)
+        return rows[0] if rows else None
 
     def _pages(self, condition: str, start: int) -> Iterator[tuple[Any, ...]]:
         """Rows by position, page by page, so that no read is left open."""
         while True:
-            rows = self._query(
+            rows = self._rows(
                 f"SELECT {_COLUMNS} FROM log WHERE {condition} ORDER BY position LIMIT {_PAGE}",
                 (start,),
-            ).fetchall()
+            )
             yield from rows
             if len(rows) < _PAGE:
                 return
             start = rows[-1][0]
 
     def _read_head(self) -> dict[str, Any]:
-        cursor = self._query("SELECT * FROM head", ())
-        row = cursor.fetchone()
+        row = self._row(f"SELECT {', '.join(_HEAD)} FROM head")
         if row is None:
             raise Refused(f"{self._path}: the row of its head is missing")
-        return {column[0]: value for column, value in zip(cursor.description, row, strict=True)}
+        return dict(zip(_HEAD, row, strict=True))
 
     def _read_mark(self) -> tuple[str, int, int] | None:
         try:
