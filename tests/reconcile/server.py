@@ -37,6 +37,8 @@ class Server:
         self.floor = 0
         # How much later a watch tells.
         self.lag_seconds = 0.0
+        # Each revision by itself.
+        self.one_by_one = False
         self._clock = clock
         self._broken = 0
         self._moved = asyncio.Event()
@@ -102,7 +104,7 @@ class Server:
             if world.revision > since:
                 if self.lag_seconds:
                     await self._clock.sleep(self.lag_seconds)
-                head = world.revision
+                head = since + 1 if self.one_by_one else world.revision
                 events = []
                 for kind, event in world.history:
                     if since < event.revision <= head and kind in place:

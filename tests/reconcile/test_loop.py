@@ -211,8 +211,10 @@ def test_kinds_that_come_later_are_seen() -> None:
 
 def test_nobody_acts_twice_on_one_sight() -> None:
     async def scene(server: Server, clock: LoopClock) -> None:
-        # The watch is far behind: without a fence pods would be created again and again.
-        server.lag_seconds = 2.0
+        # The watch is far behind, and shows one revision after another: without a fence pods
+        # would be created for the first while the second is still to come.
+        server.lag_seconds = 0.5
+        server.one_by_one = True
         server.world.add(plant.deploy(replicas=5))
         server.touch()
         await until(server, clock, lambda: rolled_out(server, "web:1", 5))
