@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from kcore.cli import events, objects, options, subject
 from kcore.cli.about import fields_of, inner_of
-from kcore.cli.session import FAILED, Session
+from kcore.cli.session import FAILED, Session, harmless
 from kcore.cli.table import Table
 from kcore.client import age, codec
 from kcore.client.kinds import Kind
@@ -78,7 +78,7 @@ async def describe(
                 session.out("\n")
             shown += 1
             for line in lines(asked.kind, message, session.clock.now()):
-                session.out(line)
+                session.out(harmless(line))
             if show_events:
                 await _events(session, asked.kind, message)
     if not shown and not code:

@@ -11,7 +11,6 @@ from typing import Any, Final
 import click
 from google.protobuf.message import Message
 
-from kcore.client import codec
 from kcore.client.kinds import Kind
 
 FORMATS: Final = ("name", "yaml", "json", "jsonpath=…")
@@ -25,6 +24,9 @@ def check(output: str, allowed: Sequence[str]) -> None:
 
 def plain(message: Message, *, managed_fields: bool = False) -> dict[str, Any]:
     """The object as people want to see it."""
+    # Tables and names do without.
+    from kcore.client import codec
+
     shown = codec.to_plain(message)
     if not managed_fields:
         shown.get("metadata", {}).pop("managedFields", None)

@@ -21,8 +21,7 @@ import click
 
 from kcore.cli.session import DENIED, FAILED, INTERRUPTED, USAGE, Exit, Session
 from kcore.client import kubeconfig
-from kcore.client.manifest import Refused
-from kcore.client.problem import meant
+from kcore.client.problem import Refused, meant
 from kcore.wire.errors import ApiError, Reason
 
 # By section: name, where it is, and its help in a line.

@@ -12,20 +12,29 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 from kcore.chance import Chance
-from kcore.client import kinds, kubeconfig
-from kcore.client.kinds import Catalogue
-from kcore.client.streams import PodStreams
+from kcore.client import kubeconfig
 from kcore.clock import Clock, SystemClock
-from kcore.wire.api import Api
 
 if TYPE_CHECKING:
     from kcore.client.channel import Channel
+    from kcore.client.kinds import Catalogue
+    from kcore.client.streams import PodStreams
+    from kcore.wire.api import Api
 
 FAILED: Final = 1
 USAGE: Final = 2
 NOT_READY: Final = 3
 DENIED: Final = 4
 INTERRUPTED: Final = 130
+
+
+def harmless(text: str) -> str:
+    """The text with control characters made visible, but for line ends and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 class Exit(Exception):
@@ -48,15 +57,15 @@ class Session:
     clock: Clock = field(default_factory=SystemClock)
     chance: Chance = field(default_factory=Chance)
     # Given by tests and simulations; else dialled.
-    given_api: Api | None = None
-    given_streams: PodStreams | None = None
+    given_api: "Api | None" = None
+    given_streams: "PodStreams | None" = None
     # Of the global options.
     config_path: str = ""
     context: str = ""
     namespace_option: str = ""
     color: str = "auto"
     _dialled: "Channel | None" = None
-    _kinds: Catalogue | None = None
+    _kinds: "Catalogue | None" = None
     _target: kubeconfig.Target | None = None
 
     def config(self) -> kubeconfig.Config:
@@ -77,17 +86,19 @@ class Session:
             return self.namespace_option
         return "default" if self.given_api is not None else self.target().namespace
 
-    async def api(self) -> Api:
+    async def api(self) -> "Api":
         """The server."""
         return self.given_api if self.given_api is not None else await self._dial()
 
-    async def streams(self) -> PodStreams:
+    async def streams(self) -> "PodStreams":
         """The server's streams to containers."""
         return self.given_streams if self.given_streams is not None else await self._dial()
 
-    async def kinds(self) -> Catalogue:
+    async def kinds(self) -> "Catalogue":
         """The kinds that the server serves."""
         if self._kinds is None:
+            from kcore.client import kinds
+
             self._kinds = await kinds.fetch(await self.api())
         return self._kinds
 
@@ -102,9 +113,9 @@ class Session:
         self.stdout.write(text + "\n")
 
     def say(self, text: str) -> None:
-        """A line of talk."""
+        """A line of talk. Servers' words are in it: they do not steer the terminal."""
         self.stdout.flush()
-        self.stderr.write(text + "\n")
+        self.stderr.write(harmless(text) + "\n")
         self.stderr.flush()
 
     def write(self, data: bytes, stream: TextIO | None = None) -> None:

@@ -17,6 +17,7 @@ from kcore.cli.root import code_of
 from kcore.cli.session import FAILED, Exit, Session
 from kcore.client import manifest
 from kcore.client.manifest import Manifest
+from kcore.client.problem import Refused
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Violation
 
@@ -52,7 +53,7 @@ async def load(
         if wrong is not None:
             said.append(one.show(wrong))
     if said:
-        raise manifest.Refused(said)
+        raise Refused(said)
     return found
 
 

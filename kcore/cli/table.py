@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from kcore.cli.session import harmless
+
 GAP: Final = "   "
 
 
@@ -17,6 +19,7 @@ class Table:
 
     def lines(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """The rows as text, after the headers if these are still due."""
+        rows = [[_cell(cell) for cell in row] for row in rows]
         shown: list[Sequence[str]] = [self._headers, *rows] if self._headers_due else list(rows)
         self._headers_due = False
         for row in rows:
@@ -26,3 +29,8 @@ class Table:
     def _line(self, row: Sequence[str]) -> str:
         padded = [cell.ljust(w) for cell, w in zip(row, self._widths, strict=True)]
         return GAP.join(padded).rstrip()
+
+
+def _cell(text: str) -> str:
+    """The text on one line."""
+    return text if text.isprintable() else harmless(text).replace("\n", "\\n").replace("\t", "\\t")

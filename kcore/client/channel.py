@@ -256,7 +256,7 @@ class Channel:
         self, requests: AsyncIterator[node_pb2.SessionRequest]
     ) -> AsyncGenerator[node_pb2.SessionResponse, None]:
         """A kubelet's end of a stream."""
-        return self._stream(f"{_NODE}/Session", requests, node_pb2.SessionResponse)
+        return self._stream(f"{_NODE}/Session", _to_the_end(requests), node_pb2.SessionResponse)
 
     async def _ask(self, path: str, request: Message, answer: type[Any]) -> Any:
         call = self._method("unary_unary", path, answer)(
@@ -314,6 +314,17 @@ class Channel:
         return errors.from_status(
             status_pb2.Status(code=code.value[0], message=f"kcore at {self._where}: {details}")
         )
+
+
+async def _to_the_end(
+    requests: AsyncIterator[node_pb2.SessionRequest],
+) -> AsyncGenerator[node_pb2.SessionRequest, None]:
+    """Says that all was said: a connection that breaks looks like an end, too."""
+    async for request in requests:
+        yield request
+    complete = node_pb2.SessionRequest()
+    complete.error.status.code = 0
+    yield complete
 
 
 def _serialize(message: Message) -> bytes:

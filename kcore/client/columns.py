@@ -95,7 +95,7 @@ def _text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, Message):
         return _scalar_message(value)
-    return str(value).replace("\n", "\\n")
+    return str(value)
 
 
 def _scalar_message(value: Any) -> str:

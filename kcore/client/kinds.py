@@ -9,11 +9,11 @@ from our own copy where the server says that it is the same.
 
 import functools
 import hashlib
-import importlib.resources
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import kcore_api
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -211,10 +211,12 @@ def _in_order(
 
 def built_in_bytes() -> bytes:
     """Our own copy of the descriptors: generated/kinds.binpb, installed beside kcore_api."""
-    package = Path(str(importlib.resources.files("kcore_api")))
-    for place in (package / "kinds.binpb", package.parent / "kinds.binpb"):
-        if place.is_file():
-            return place.read_bytes()
+    package = os.path.dirname(str(kcore_api.__file__))
+    for directory in (package, os.path.dirname(package)):
+        path = os.path.join(directory, "kinds.binpb")
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                return file.read()
     raise FileNotFoundError("kinds.binpb is not installed; `make gen` writes it")
 
 

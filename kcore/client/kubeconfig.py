@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from kcore.client import document, yaml_writer
 from kcore.client.problem import meant
 
 EXTENSION: Final = "kcore.dev/endpoint"
@@ -155,6 +154,8 @@ def set_namespace(config: Config, name: str, namespace: str) -> None:
 
 def write(path: str, plain: Mapping[str, Any]) -> None:
     """Replaces a kubeconfig file, readable by its owner only."""
+    from kcore.client import yaml_writer
+
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, mode=0o700, exist_ok=True)
     draft = f"{path}.new"
@@ -196,6 +197,9 @@ def _text(path: str) -> str:
 
 
 def _parsed(text: str, path: str) -> dict[str, Any]:
+    # Without a file to read there is no need for a parser.
+    from kcore.client import document
+
     documents = document.read(text, path)
     for one in documents:
         for problem, place in one.problems:

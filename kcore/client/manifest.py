@@ -1,8 +1,8 @@
 """Manifests: objects that people wrote into files.
 
 `load(sources, catalogue)` reads files, directories and standard input ("-") and gives every object
-with where it came from. All that is wrong in all of them is said at once, each with path, line,
-column, the line itself and a caret (`Refused`). `Manifest.show` says the same of what a server
+with where it came from. All that is wrong in all of them is said at once (`problem.Refused`), each
+with path, line, column, the line itself and a caret. `Manifest.show` says the same of what a server
 found wrong with an object.
 """
 
@@ -16,21 +16,12 @@ from google.protobuf.message import Message
 from kcore.client import codec, document
 from kcore.client.document import Document, Place
 from kcore.client.kinds import Catalogue, Kind
-from kcore.client.problem import Path, Problem
+from kcore.client.problem import Path, Problem, Refused
 from kcore.wire.errors import ApiError, Violation
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 # Larger files are no manifests.
 _LARGEST_BYTES: Final = 64 * 1024 * 1024
-
-
-class Refused(Exception):
-    """The manifests can't be taken; the text says why, place by place."""
-
-    def __init__(self, said: Sequence[str]) -> None:
-        """`said`: one text for each problem."""
-        super().__init__("\n".join(said))
-        self.said = tuple(said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ people know it: `spec.template.spec.containers[0].image`, `metadata.labels[app.k
 `nearest` finds what somebody may have meant. Pure values; knows neither files nor messages.
 """
 
-import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +27,15 @@ class Problem:
         return f"{text(self.path)}: {self.message}" if self.path else self.message
 
 
+class Refused(Exception):
+    """What people wrote can't be taken; the text says why, place by place."""
+
+    def __init__(self, said: Sequence[str]) -> None:
+        """`said`: one text for each problem."""
+        super().__init__("\n".join(said))
+        self.said = tuple(said)
+
+
 def text(path: Path) -> str:
     """The path as people write it."""
     said = ""
@@ -43,6 +51,9 @@ def text(path: Path) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like this one, if any is."""
+    # Only where something is wrong already.
+    import difflib
+
     by_lower: dict[str, str] = {}
     for candidate in sorted(known):
         by_lower.setdefault(candidate.lower(), candidate)

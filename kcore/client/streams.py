@@ -6,7 +6,8 @@ own, in process (kcore/apiserver/streams.py). A room is given one and cannot tel
 
 Whoever calls holds an async iterator: what is not taken from it is not sent by the other end, and
 `aclose` (or the end of the caller's task) ends the stream at both ends. Where an iterator of
-requests is passed in, it is read only as fast as the other end takes them.
+requests is passed in, it is read only as fast as the other end takes them. Nothing is dialled, and
+no request read, before the first answer is asked for: who only talks must have somebody read.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -80,6 +80,18 @@ async def test_what_was_got_applies_unchanged(run: Run) -> None:
     )
 
 
+async def test_what_was_got_with_its_status_applies_unchanged(run: Run) -> None:
+    await run.apply(WEB)
+    condition = {"type": "Available", "status": "True", "lastUpdateTime": "2026-01-01T00:00:00Z"}
+    status = {"replicas": 3, "observedGeneration": 1, "conditions": [condition]}
+    await run.status("Deployment", "web", status)
+    await run("rollout restart deploy/web")
+    _, got, _ = await run("get deploy web -o yaml")
+    assert "observedGeneration" in got
+    code, out, err = await run("apply -f -", stdin=got.encode())
+    assert (code, out, err) == (0, "deployment.apps/web unchanged\n", "")
+
+
 async def test_what_others_set_is_kept(run: Run) -> None:
     await run.apply(WEB.replace("  replicas: 3\n", ""))
     assert (await run("scale deploy/web --replicas=5"))[0] == 0

@@ -275,3 +275,14 @@ async def test_events(run: Run) -> None:
         "",
         "No events found in kube-system namespace.\n",
     )
+
+
+async def test_objects_do_not_steer_the_terminal(run: Run) -> None:
+    evil = "\x1b[2J\x9b1m\nfake   row"
+    await run.status("Pod", "web-0", {"phase": "Failed", "message": evil, "reason": evil})
+    for form in ("", "-o wide", "-o yaml", "-o json"):
+        _, out, _ = await run(f"get pod web-0 {form}")
+        assert "\x1b" not in out
+    _, out, _ = await run("get pod web-0 --no-headers")
+    assert len(out.splitlines()) == 1
+    assert "\x1b" not in (await run("describe pod web-0"))[1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kcore.client import kinds, manifest
+from kcore.client import kinds, manifest, problem
 from kcore.wire.errors import Violation
 
 CASES = Path(__file__).parent.parent / "cases" / "manifests"
@@ -19,7 +19,7 @@ def test_what_is_said_about_wrong_manifests(path: Path, monkeypatch: pytest.Monk
     try:
         found = manifest.load([path.name], KINDS)
         said = "".join(f"{m.kind.full_name} at {m.at}\n{m.message}" for m in found)
-    except manifest.Refused as refused:
+    except problem.Refused as refused:
         said = f"{refused}\n"
     golden = path.with_suffix(path.suffix + ".txt")
     if os.environ.get("BLESS"):
@@ -61,18 +61,18 @@ def test_files_directories_and_standard_input(tmp_path: Path) -> None:
     ],
 )
 def test_sources_that_cannot_be_read(source: str, said: str) -> None:
-    with pytest.raises(manifest.Refused) as refused:
+    with pytest.raises(problem.Refused) as refused:
         manifest.load([source], KINDS)
     assert str(refused.value) == said
 
 
 def test_an_empty_directory_is_said(tmp_path: Path) -> None:
-    with pytest.raises(manifest.Refused, match=r"no \.yaml, \.yml or \.json file"):
+    with pytest.raises(problem.Refused, match=r"no \.yaml, \.yml or \.json file"):
         manifest.load([str(tmp_path)], KINDS)
 
 
 def test_bytes_that_are_no_text_have_a_place() -> None:
-    with pytest.raises(manifest.Refused) as refused:
+    with pytest.raises(problem.Refused) as refused:
         manifest.load(["-"], KINDS, stdin=lambda: b"a: b\nc: \xff\n")
     assert str(refused.value) == "<stdin>:2:4: is not UTF-8 text"
 
