@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 QUICK_SECONDS = 0.1
 SLOW_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
+MIRROR = "kubernetes.io/config.mirror"
 POD = pod_pb2.Pod.DESCRIPTOR.full_name
 
 
@@ -35,6 +36,8 @@ class Pods:
     workers: dict[str, Worker] = field(default_factory=dict)
     _bound: dict[str, pod_pb2.Pod] = field(default_factory=dict)
     _static: dict[str, pod_pb2.Pod] = field(default_factory=dict)
+    # What the API shows of static pods, by the static pod's uid.
+    mirrors: dict[str, pod_pb2.Pod] = field(default_factory=dict)
     # Deleted behind our back: their containers are still to be ended.
     _forgotten: dict[str, pod_pb2.Pod] = field(default_factory=dict)
     _seen: dict[str, observed.Observed] | None = None
@@ -87,7 +90,11 @@ class Pods:
     def _take(self, event: pb.Event, fresh: dict[str, pod_pb2.Pod] | None) -> None:
         pod = pod_pb2.Pod.FromString(event.object)
         uid = pod.metadata.uid
-        if pod.metadata.annotations.get("kubernetes.io/config.mirror"):
+        if of := pod.metadata.annotations.get(MIRROR):
+            if event.type != pb.Event.DELETED:
+                self.mirrors[of] = pod
+            elif self.mirrors.get(of, pod).metadata.uid == uid:
+                self.mirrors.pop(of, None)
             return
         if event.type == pb.Event.DELETED:
             self._bound.pop(uid, None)
