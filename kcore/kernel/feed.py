@@ -50,12 +50,11 @@ DEFAULT_PROGRESS_MS = 10_000
 class Limits:
     """What the feed keeps and sends at a time."""
 
-    # A message is closed once it has so many bytes, at the next revision. A transaction has at
-    # most 3 MiB, so a message stays under the 4 MiB that stock clients take.
+    # A message has at most so many bytes, or one revision: that is never split.
     message_bytes: int = 1 << 20
     # What is pending beyond either is merged; then, beyond twice what merging left.
     pending_events: int = 512
-    pending_bytes: int = 256 << 10
+    pending_bytes: int = 512 << 10
     # Changes kept in memory, for readers that come back soon.
     recent_changes: int = 4096
     recent_bytes: int = 8 << 20
@@ -428,13 +427,15 @@ class Feed:
         data: list[bytes] = []
         size = 0
         revision = before
-        for entry in entries:
-            if size >= self._limits.message_bytes and entry.revision != revision:
+        for complete, group in itertools.groupby(entries, _revision_of):
+            events = [entry.data for entry in group]
+            weight = sum(map(len, events))
+            if data and size + weight > self._limits.message_bytes:
                 yield frame.watch_response(before if withheld else revision, data, False)
                 data, size = [], 0
-            data.append(entry.data)
-            size += len(entry.data)
-            revision = entry.revision
+            data += events
+            size += weight
+            revision = complete
         yield frame.watch_response(mark, data, synced)
 
     def _restored(self, record: Record, known: dict[Key, Stored | None]) -> Change:
@@ -531,31 +532,26 @@ def coalesce(entries: Iterable[Entry]) -> list[Entry]:
     What is left of an object: nothing, its last state, its deletion, or a deletion and a creation.
     """
     kept: list[Entry | None] = []
-    # Of each object: where its deletion is, and where its state after that is; -1: nowhere.
-    places: dict[tuple[int, Key], tuple[int, int]] = {}
+    # Where the last event of each object is that is left.
+    places: dict[tuple[int, Key], int] = {}
     for entry in entries:
         thing = entry.selection, entry.key
-        gone, there = places.get(thing, (-1, -1))
-        earlier = kept[there] if there >= 0 else None
-        if earlier is None:
-            if entry.kind == frame.DELETED:
-                places[thing] = len(kept), -1
-            else:
-                places[thing] = gone, len(kept)
+        at = places.get(thing)
+        earlier = kept[at] if at is not None else None
+        if at is None or earlier is None or earlier.kind == frame.DELETED:
+            # The first, or what came again after its deletion: that stays, too.
+            places[thing] = len(kept)
             kept.append(entry)
             continue
-        kept[there] = None
-        if entry.kind != frame.DELETED:
-            places[thing] = gone, len(kept)
-            if earlier.kind == frame.ADDED:
-                entry = _entry(entry.key, frame.ADDED, entry.revision, entry.selection, entry.body)
-            kept.append(entry)
-        elif earlier.kind == frame.ADDED:
-            # It came and went, and the reader had not heard of it.
-            places[thing] = gone, -1
-        else:
-            places[thing] = len(kept), -1
-            kept.append(entry)
+        kept[at] = None
+        if earlier.kind == frame.ADDED:
+            if entry.kind == frame.DELETED:
+                # It came and went, and the reader had not heard of it.
+                del places[thing]
+                continue
+            entry = _entry(entry.key, frame.ADDED, entry.revision, entry.selection, entry.body)
+        places[thing] = len(kept)
+        kept.append(entry)
     return [entry for entry in kept if entry is not None]
 
 
@@ -595,6 +591,10 @@ def merge_per_revision(changes: Iterable[Change]) -> list[Change]:
 def _entry(key: Key, kind: int, revision: int, selection: int, body: bytes) -> Entry:
     data = frame.event(kind, body, revision, selection)
     return Entry(key, kind, revision, selection, body, data)
+
+
+def _revision_of(entry: Entry) -> int:
+    return entry.revision
 
 
 def _up_to(
