@@ -2,14 +2,15 @@
 
     code, out, err = await run("get pods -o wide")
 
-The kernel is the real one, on memory; time stands still unless a test moves it.
+The kernel is the real one, on memory, behind an administrator's session; time stands still unless a
+test moves it.
 """
 
 import asyncio
 import io
 import shlex
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from typing import Any
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.admission import BY_KIND
+from kcore.apiserver.identity import ADMIN
+from kcore.apiserver.session import Session
 from kcore.chance import Chance
 from kcore.cli import root
-from kcore.cli.session import Session
+from kcore.cli import session as cli_session
 from kcore.client import codec, kinds
 from kcore.client.streams import PodStreams
 from kcore.kernel import kernel, schema
 from kcore.kernel.kernel import Kernel
 from kcore.kernel.store.memory import MemoryStore
 
+NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n"
 EPOCH = 1_767_225_600.0  # 2026-01-01T00:00:00Z
 
 
@@ -45,35 +49,11 @@ class StillClock:
         await asyncio.sleep(0.001)
 
 
-class KernelApi:
-    """The five verbs on a kernel, without asking who calls."""
-
-    def __init__(self, inner: Kernel) -> None:
-        self._kernel = inner
-
-    async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
-        return self._kernel.kinds(request)
-
-    async def get(self, request: pb.GetRequest) -> pb.GetResponse:
-        return pb.GetResponse.FromString(self._kernel.get(request))
-
-    async def list(self, request: pb.ListRequest) -> pb.ListResponse:
-        return pb.ListResponse.FromString(self._kernel.list(request))
-
-    async def watch(self, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
-        async with aclosing(self._kernel.watch(request)) as responses:
-            async for response in responses:
-                yield pb.WatchResponse.FromString(response)
-
-    async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
-        return await self._kernel.commit(request, "tester")
-
-
 @dataclass
 class Run:
     """Runs commands; keeps what they share."""
 
-    api: KernelApi
+    api: Session
     clock: StillClock
     directory: Path
     streams: PodStreams | None = None
@@ -88,9 +68,9 @@ class Run:
         code = await root.call([*shlex.split(line), *more], session)
         return code, session.stdout.getvalue(), session.stderr.getvalue()  # type: ignore[attr-defined]
 
-    def session(self, stdin: bytes = b"", **settings: Any) -> Session:
+    def session(self, stdin: bytes = b"", **settings: Any) -> cli_session.Session:
         """A session on the kernel whose output can be looked at."""
-        return Session(
+        return cli_session.Session(
             stdout=io.StringIO(),
             stderr=io.StringIO(),
             stdin=io.BytesIO(stdin),
@@ -128,17 +108,23 @@ class Run:
 
 
 @asynccontextmanager
+async def opened(clock: StillClock) -> AsyncIterator[Kernel]:
+    """A kernel on memory."""
+    chance = Chance(1)
+    async with kernel.opened(
+        MemoryStore(chance), _schema(), BY_KIND, clock, chance.fork("kernel"), codec=codec
+    ) as made:
+        yield made
+
+
+@asynccontextmanager
 async def cluster(directory: Path) -> AsyncIterator[Run]:
     """A kernel with the namespaces that every cluster has."""
     clock = StillClock()
-    chance = Chance(1)
-    compiled = _schema()
-    async with kernel.opened(
-        MemoryStore(chance), compiled, BY_KIND, clock, chance.fork("kernel"), codec=codec
-    ) as opened:
-        run = Run(KernelApi(opened), clock, directory)
+    async with opened(clock) as made:
+        run = Run(Session(made, ADMIN), clock, directory)
         for name in ("default", "kube-system"):
-            await run.apply(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
+            await run.apply(NAMESPACE % name)
         yield run
 
 

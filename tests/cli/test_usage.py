@@ -5,9 +5,10 @@ import re
 import click
 import pytest
 
+from kcore.apiserver.session import Session
 from kcore.cli import root
 from kcore.wire.errors import ApiError, Reason
-from tests.cli.cluster import KernelApi, Run
+from tests.cli.cluster import Run
 
 COMMANDS = [name for section in root.LAZY.values() for name in section]
 
@@ -59,7 +60,7 @@ async def test_the_servers_errors_have_codes(
     async def refuse(self: object, request: object) -> None:
         raise ApiError(reason, "it may not be")
 
-    monkeypatch.setattr(KernelApi, "list", refuse)
+    monkeypatch.setattr(Session, "list", refuse)
     assert await run("get pods") == (code, "", "error: it may not be\n")
 
 

@@ -1,11 +1,14 @@
 """Manifests: goldens of what is said about wrong ones, and the forms that files have."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kcore.client import kinds, manifest, problem
+from kcore.client import kinds, manifest, problem, yaml_writer
 from kcore.wire.errors import Violation
 
 CASES = Path(__file__).parent.parent / "cases" / "manifests"
@@ -92,3 +95,35 @@ def test_what_a_server_complains_about_is_shown_in_the_file() -> None:
         "<stdin>:8:38: metadata.labels[app.kubernetes.io/name]: bad\n"
     )
     assert one.show(Violation("", "bad")).startswith("<stdin>:4:3: bad")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "containers", "template", "spec", "labels", "items", "x.y"])
+            | st.text(max_size=4),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["v1", "apps/v1", "v2", "", None, 1]),
+    st.sampled_from(["Pod", "Deployment", "List", "ConfigMap", "Secret", "Nothing", "", 3]),
+    st.dictionaries(st.sampled_from(["metadata", "spec", "items", "data", "type"]), VALUES),
+)
+def test_any_object_is_taken_or_refused_with_a_place(
+    version: object, kind: object, rest: dict[str, object]
+) -> None:
+    text = yaml_writer.write({"apiVersion": version, "kind": kind, **rest})
+    try:
+        manifest.load(["-"], KINDS, stdin=lambda: text.encode())
+    except problem.Refused as refused:
+        for said in refused.said:
+            assert re.match(r"<stdin>:\d+:\d+: ", said)
