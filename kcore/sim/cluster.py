@@ -172,7 +172,7 @@ class Cluster:
 
     def _link(self, who: str, tasks: Tasks) -> Link:
         """The way of somebody who never dies."""
-        return Link(self.server, who, self.weather, self.clock, tasks, lambda: None)
+        return Link(self.server, who, self.weather, self.clock, tasks)
 
     # Machines.
 

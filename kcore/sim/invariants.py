@@ -218,7 +218,7 @@ def _not_too_few_pods(
         if deployment.metadata.HasField("deletion_timestamp"):
             continue
         # Sizes of sets were decided earlier than the deletion: look back further than its cause.
-        cause = min(record.because, _cause_of_size(world, old))
+        cause = min(record.because, world.causes.get(worlds.manager(old), 0))
         limits = world.limits_since(deployment.metadata.uid, cause)
         least = min((each.least for each in limits), default=0)
         sets = [
@@ -230,16 +230,21 @@ def _not_too_few_pods(
             for pod in _pods_of(world, sets)
             if worlds.is_active(pod)
             and pod.metadata.uid != old.metadata.uid
-            and record.time - world.ready_at.get(pod.metadata.uid, 0.0) <= _READY_SECONDS
+            and _was_ready(world, pod, record.time)
         ]
-        if len(left) < least:
+        # What others took away since then was still counted on.
+        taken = sum(
+            since >= cause and owner in sets and by != record.manager
+            for since, owner, by in world.losses
+        )
+        if len(left) + taken < least:
             yield f"leaves {len(left)} ready pods, {least} are needed"
 
 
-def _cause_of_size(world: World, pod: Pod) -> int:
-    """Since when the pod's set has had its size."""
-    history = world.limits.get(worlds.manager(pod), [])
-    return history[-1][0] if history else 0
+def _was_ready(world: World, pod: Pod, now: float) -> bool:
+    """Whether it is ready, or was shortly ago."""
+    last = world.ready_at.get(pod.metadata.uid, 0.0)
+    return worlds.is_ready(pod) or now - last <= _READY_SECONDS
 
 
 def _pods_of(world: World, owners: Sequence[str]) -> list[Pod]:

@@ -42,9 +42,10 @@ class Link:
         weather: Weather,
         clock: Clock,
         beyond: Tasks,
-        die: Callable[[], None],
+        die: Callable[[], None] | None = None,
     ) -> None:
-        """`beyond`: where messages live that are on their way; `die` ends the component."""
+        """`beyond`: where messages live that are on their way; `die` ends the component, if it
+        may die."""
         self._server = server
         self._who = who
         self._weather = weather
@@ -119,7 +120,7 @@ class Link:
                 return None, error
 
         there = self._beyond.start(travel(), f"on the way from {self._who}")
-        if weather.strikes(faults.dies_asking, "dies asking", self._who):
+        if self._die and weather.strikes(faults.dies_asking, "dies asking", self._who):
             self._die()
         answer: Answer | None
         answer, error = await asyncio.shield(there)

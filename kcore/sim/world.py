@@ -74,12 +74,17 @@ class World:
     uids: set[str] = field(default_factory=set)
     # By uid of a deployment, or of a replica set: (revision, limits), oldest first.
     limits: dict[str, list[tuple[int, Limits]]] = field(default_factory=dict)
+    # By the same: what made it have the limits that it has.
+    causes: dict[str, int] = field(default_factory=dict)
     # By uid of a pod: when it was last seen ready.
     ready_at: dict[str, float] = field(default_factory=dict)
+    # Ready pods that were deleted or ended: (revision, uid of the owner, by whom).
+    losses: list[tuple[int, str, str]] = field(default_factory=list)
 
     def apply(self, record: Record) -> None:
         """What the record says has happened."""
         self.revision, self.time = record.revision, record.time
+        self._lose(record)
         if record.verb is Verb.DELETE:
             self.objects.pop(record.key, None)
             return
@@ -87,7 +92,7 @@ class World:
         self.objects[record.key] = new
         self.uids.add(record.uid)
         if isinstance(new, Deployment | ReplicaSet):
-            self._limit(record.uid, limits_of(new))
+            self._limit(record, limits_of(new))
         elif is_ready(new) or is_ready(old):
             self.ready_at[record.uid] = record.time
 
@@ -116,10 +121,19 @@ class World:
                 start = index
         return [limits for _, limits in history[start:]]
 
-    def _limit(self, uid: str, limits: Limits) -> None:
-        history = self.limits.setdefault(uid, [])
+    def _lose(self, record: Record) -> None:
+        old = self.objects.get(record.key)
+        if isinstance(old, Pod) and is_ready(old) and is_active(old):
+            new = None if record.verb is Verb.DELETE else parse(record)
+            if not isinstance(new, Pod) or not is_active(new):
+                by = record.manager or record.actor
+                self.losses.append((record.revision, manager(old), by))
+
+    def _limit(self, record: Record, limits: Limits) -> None:
+        history = self.limits.setdefault(record.uid, [])
         if not history or history[-1][1] != limits:
             history.append((self.revision, limits))
+            self.causes[record.uid] = record.because
 
 
 def parse(record: Record) -> Message:
