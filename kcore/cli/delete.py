@@ -179,7 +179,6 @@ async def _of_words(
 async def _delete(
     session: Session, victims: Sequence[_Victim], deletion: pb.Delete, dry_run: bool
 ) -> list[Message | ApiError]:
-    api = await session.api()
     transactions = [
         objects.transaction(
             session,
@@ -194,7 +193,7 @@ async def _delete(
     ]
     request = pb.CommitRequest(transactions=transactions, dry_run=dry_run, want=pb.WANT_OBJECTS)
     try:
-        answer = await api.commit(request)
+        answer = await objects.commit(session, request)
     except ApiError as error:
         if len(victims) > 1:
             raise

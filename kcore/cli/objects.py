@@ -17,6 +17,9 @@ from kcore.client.problem import nearest
 from kcore.wire.errors import ApiError, Reason
 
 PAGE: Final = 500
+# A server that goes away in the middle of a command is back within seconds, or it isn't.
+REPEATS: Final = 10
+REPEAT_SECONDS: Final = 1.0
 # Who owns the fields that the command line sets.
 MANAGER: Final = "kcore"
 
@@ -155,6 +158,19 @@ def transaction(
     )
 
 
+async def commit(session: Session, request: pb.CommitRequest) -> pb.CommitResponse:
+    """Commits. When the answer is lost the same is asked again: it is done once all the same."""
+    api = await session.api()
+    for _ in range(REPEATS):
+        try:
+            return await api.commit(request)
+        except ApiError as error:
+            if error.reason is not Reason.UNAVAILABLE:
+                raise
+        await session.clock.sleep(REPEAT_SECONDS)
+    return await api.commit(request)
+
+
 async def change(
     session: Session,
     operation: pb.Operation,
@@ -163,13 +179,13 @@ async def change(
     dry_run: bool = False,
 ) -> pb.OperationResult:
     """One operation alone; its warnings are said, its object comes back."""
-    api = await session.api()
-    answer = await api.commit(
+    answer = await commit(
+        session,
         pb.CommitRequest(
             transactions=[transaction(session, [operation], guards)],
             dry_run=dry_run,
             want=pb.WANT_OBJECTS,
-        )
+        ),
     )
     result = answer.results[0].operations[0]
     warn(session, result)

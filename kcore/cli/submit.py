@@ -84,7 +84,6 @@ async def submit(
     manager: str = objects.MANAGER,
 ) -> list[Outcome]:
     """Commits them in order; refusals are outcomes, not exceptions."""
-    api = await session.api()
     outcomes: list[Outcome] = []
     for batch in _batches(manifests):
         transactions = [
@@ -95,7 +94,7 @@ async def submit(
         ]
         request = pb.CommitRequest(transactions=transactions, dry_run=dry_run, want=pb.WANT_OBJECTS)
         try:
-            answer = await api.commit(request)
+            answer = await objects.commit(session, request)
         except ApiError as error:
             if len(batch) > 1:
                 raise

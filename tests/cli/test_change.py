@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
+from kcore.apiserver.session import Session
+from kcore.wire.errors import ApiError, Reason
 from tests.cli.cluster import Run
 
 WEB = """\
@@ -203,3 +205,26 @@ async def test_wait(run: Run) -> None:
     assert (await run("wait pod/p --for=delete"))[:2] == (0, "pod/p deleted\n")
     code, _, err = await run("wait pod/p --for=condition=Ready")
     assert (code, err) == (1, 'error: pod "p" not found in namespace "default"\n')
+
+
+async def test_a_lost_answer_is_asked_for_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Session.commit
+    lost = 0
+
+    async def lose_answers(self: Session, request: pb.CommitRequest) -> pb.CommitResponse:
+        nonlocal lost
+        answer = await commit(self, request)
+        if lost < 3:
+            lost += 1
+            raise ApiError(Reason.UNAVAILABLE, "it may have been applied")
+        return answer
+
+    monkeypatch.setattr(Session, "commit", lose_answers)
+    assert await run("create configmap c") == (0, "configmap/c created\n", "")
+    assert lost == 3
+    monkeypatch.setattr(Session, "commit", _away)
+    assert await run("create configmap d") == (1, "", "error: nobody there\n")
+
+
+async def _away(self: Session, request: pb.CommitRequest) -> pb.CommitResponse:
+    raise ApiError(Reason.UNAVAILABLE, "nobody there")
