@@ -1,5 +1,6 @@
 """A kernel in memory with the real kinds, a clock that is set by hand, and short words to it."""
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from kcore.chance import Chance
 from kcore.kernel import kernel, schema
 from kcore.kernel.store import Store
 from kcore.kernel.store.memory import MemoryStore
+from kcore.wire.errors import ApiError, Reason
 
 EPOCH = 1_767_225_600.0
 
@@ -48,8 +50,6 @@ class HandClock:
 
     async def sleep(self, seconds: float) -> None:
         if seconds:
-            import asyncio
-
             await asyncio.get_running_loop().create_future()
 
 
@@ -103,19 +103,16 @@ class World:
 
     def there(self, kind: str, name: str, namespace: str = "default") -> bool:
         """Whether there is such an object."""
-        key = ref(kind, name, namespace)
-        return self.kernel._replica.get((key.kind, key.namespace, key.name)) is not None or (
-            self.kernel._replica.get(_key(kind, name, namespace)) is not None
-        )
+        try:
+            self.get(kind, name, namespace)
+        except ApiError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _one(self, kind: str, result: Any) -> Any:
         return kinds().kind(kind).parse(result.operations[0].object)
-
-
-def _key(kind: str, name: str, namespace: str) -> Any:
-    from kcore.kernel.record import Key
-
-    return Key(kind, namespace if kinds().kind(kind).namespaced else "", name)
 
 
 @contextlib.asynccontextmanager
@@ -172,3 +169,21 @@ def pod(name: str, namespace: str = "default", **spec: Any) -> Any:
     if not made.spec.containers:
         made.spec.containers.add(name="c", image="kcore.local/busybox:1")
     return made
+
+
+class refused:
+    """`with refused(reason, words)`: an ApiError of this reason, with these words in it."""
+
+    def __init__(self, reason: Reason, said: str) -> None:
+        self.reason, self.said = reason, said
+        self.error: ApiError | None = None
+
+    def __enter__(self) -> "refused":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        assert isinstance(error, ApiError), f"no ApiError but {error!r}"
+        assert error.reason is self.reason, error
+        assert self.said in error.message, error.message
+        self.error = error
+        return True
