@@ -7,6 +7,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -74,6 +75,7 @@ async def _apiserver(setup: "up.Setup") -> None:
     from kcore.apiserver import run as apiserver
     from kcore.boot import certificates
     from kcore.chance import Chance
+    from kcore.client import codec
     from kcore.clock import SystemClock
     from kcore.kernel import kernel, schema
     from kcore.kernel.store import sqlite
@@ -92,7 +94,9 @@ async def _apiserver(setup: "up.Setup") -> None:
         authority=where.ca,
         tokens=apiserver.owner(where.admin_token),
     )
-    async with kernel.opened(store, kinds, admission.BY_KIND, clock, chance) as opened:
+    async with kernel.opened(
+        store, kinds, admission.BY_KIND, clock, chance, codec=codec
+    ) as opened:
         await _first(opened)
         await apiserver.run(opened, listeners, clock, chance)
 
@@ -121,6 +125,7 @@ async def _rooms(setup: "up.Setup") -> None:
     from kcore.client import channel, kubeconfig
     from kcore.clock import SystemClock
     from kcore.kubelet import cri
+    from kcore.kubelet import node as node_settings
     from kcore.kubelet import run as kubelet
     from kcore.network import run as network
     from kcore.scheduler import run as scheduler
@@ -140,8 +145,7 @@ async def _rooms(setup: "up.Setup") -> None:
         )
 
     settings = kubelet.Settings(
-        node=setup.node,
-        root=where.kubelet,
+        node=node_settings.Settings(name=setup.node, root=where.kubelet),
         logs=where.kubelet / "logs",
         manifests=where.manifests,
     )
@@ -160,6 +164,8 @@ async def _rooms(setup: "up.Setup") -> None:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    # gRPC's own threads do not mind that nft and mount are started beside them.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop
 
     logging.basicConfig(

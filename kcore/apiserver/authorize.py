@@ -20,6 +20,7 @@ NODE = "kcore.core.v1.Node"
 POD = "kcore.core.v1.Pod"
 _EVENT = "kcore.core.v1.Event"
 _LEASE = "kcore.coordination.v1.Lease"
+_POOL = "kcore.core.v1.Pool"
 _NAMESPACE = "kcore.core.v1.Namespace"
 _SERVICE_ACCOUNT = "kcore.core.v1.ServiceAccount"
 _REFERRED_TO = ("kcore.core.v1.ConfigMap", "kcore.core.v1.Secret")
@@ -102,7 +103,7 @@ _BY_GROUP: dict[str, tuple[_Rule, ...]] = {
 def _of_node(node: str) -> tuple[_Rule, ...]:
     return (
         _CAUSES,
-        _Rule(READ, (NODE, POD, _NAMESPACE, *_NETWORK)),
+        _Rule(READ, (NODE, POD, _NAMESPACE, _POOL, *_NETWORK)),
         _Rule(frozenset(("create", *_CHANGE)), (NODE,), ("", "status"), names=(node,)),
         _Rule(frozenset(("create",)), (NODE,), (LINK,), names=(node,)),
         _Rule(frozenset(("create", "delete")), (POD,), bound=True),

@@ -1,0 +1,148 @@
+"""The kubelet: one node's pods, by the API and by a directory, through one runtime.
+
+    await run(api, link, runtime, Settings(…), clock, chance)
+
+It has two inputs, manifests in a directory and the apiserver, and opens no port. Its parts run side
+by side: the Node and its lease (node), pods and their workers (pods, worker), their statuses
+(reporter), static pods and what the API shows of them (manifests, mirror), people's streams
+(stream), rotation of logs (rotate).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kcore_api.kcore.core.v1 import pod_pb2
+from kcore_api.runtime.v1 import api_pb2 as cri_pb
+
+from kcore.chance import Chance
+from kcore.client.streams import NodeLink
+from kcore.clock import Clock
+from kcore.kubelet import (
+    config_objects,
+    cri,
+    env,
+    machine,
+    node,
+    observed,
+    reporter,
+    status,
+    stream,
+    target,
+    worker,
+)
+from kcore.kubelet.pods import Pods
+from kcore.reconcile import owner, recorder
+from kcore.tasks import Tasks
+from kcore.wire.api import Api
+
+STARTS_AT_ONCE = 8
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a kubelet is told."""
+
+    node: node.Settings
+    # Where containers' logs are.
+    logs: Path
+    # Static pods; None: there are none.
+    manifests: Path | None = None
+    # What pods resolve names with; None: as this machine does.
+    dns: cri_pb.DNSConfig | None = None
+    # The door to the machine.
+    look: Callable[[Path], machine.Machine] = field(default=machine.look)
+
+
+async def run(
+    api: Api,
+    link: NodeLink | None,
+    runtime: cri.Runtime,
+    settings: Settings,
+    clock: Clock,
+    chance: Chance,
+) -> None:
+    """Until cancelled. Containers are left as they are: the next kubelet finds them."""
+    name = settings.node.name
+    found = settings.look(settings.node.root)
+    teller = recorder.Recorder(api, "kubelet", clock, chance.fork("events"), name)
+    words = reporter.Reporter(api, clock, chance.fork("statuses"))
+
+    async def named(pod: pod_pb2.Pod) -> env.Named:
+        return await config_objects.fetch(api, pod)
+
+    def event(pod: pod_pb2.Pod, kind: str, reason: str, message: str) -> None:
+        about = pods.mirrors.get(pod.metadata.uid, pod)
+        teller.tell(owner.about(about), kind, reason, message)
+
+    async with Tasks() as tasks:
+        pods = Pods(
+            worker.Node(
+                name=name,
+                runtime=runtime,
+                reader=observed.Reader(runtime),
+                clock=clock,
+                tasks=tasks,
+                root=settings.node.root,
+                logs=settings.logs,
+                around=status.Surroundings(
+                    addresses=settings.node.addresses or found.addresses,
+                    runtime=await _runtime_name(runtime, clock),
+                ),
+                capacity_bytes=found.memory,
+                dns=settings.dns or _dns(RESOLV_CONF),
+                allocatable={"cpu": str(found.cpus), "memory": str(found.memory)},
+                starts=asyncio.Semaphore(STARTS_AT_ONCE),
+                named=named,
+                event=event,
+                report=words.put,
+                finished=words.finish,
+            )
+        )
+        tasks.start(
+            node.run(
+                api,
+                runtime,
+                settings.node,
+                clock,
+                chance.fork("node"),
+                look=settings.look,
+                recorder=teller,
+            ),
+            "node",
+        )
+        tasks.start(pods.run_bound(api), "bound pods")
+        tasks.start(pods.run_relist(), "relist")
+        tasks.start(pods.run_workers(), "workers")
+        tasks.start(teller.run(), "events")
+        tasks.start(words.run(), "statuses")
+        if link is not None:
+            targets = target.Targets(pods, settings.logs)
+            streams = stream.run(link, name, runtime, targets, clock, chance.fork("streams"))
+            tasks.start(streams, "streams")
+
+
+async def _runtime_name(runtime: cri.Runtime, clock: Clock) -> str:
+    """Prefix of container ids. Waits for the runtime: there is nothing to do without it."""
+    while True:
+        try:
+            return (await runtime.version()).runtime_name
+        except cri.CriError:
+            await clock.sleep(1.0)
+
+
+def _dns(path: Path) -> cri_pb.DNSConfig:
+    """What this machine resolves names with, less what only leads to itself."""
+    made = cri_pb.DNSConfig()
+    text = path.read_text() if path.exists() else ""
+    for words in (line.split() for line in text.splitlines()):
+        match words:
+            case ["nameserver", server] if not server.startswith("127."):
+                made.servers.append(server)
+            case ["search", *domains]:
+                made.searches[:] = domains
+            case ["options", *options]:
+                made.options.extend(options)
+    return made
