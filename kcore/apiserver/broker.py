@@ -93,12 +93,15 @@ class Pipe(Generic[Frame]):
             await self._wait()
 
     async def _wait(self) -> None:
-        # Reader and writer never wait both: one waits for frames, the other for their going.
-        self._moved = asyncio.get_running_loop().create_future()
+        # Reader and writer never wait both: one waits for frames, the other for their going. But
+        # one that was woken may not have run yet when the other begins to wait.
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._moved = mine
         try:
-            await self._moved
+            await mine
         finally:
-            self._moved = None
+            if self._moved is mine:
+                self._moved = None
 
     def _wake(self) -> None:
         if self._moved is not None and not self._moved.done():

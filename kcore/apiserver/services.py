@@ -141,7 +141,7 @@ class Services:
             (pod, "Exec", ps.ExecRequest, lambda streams: streams.exec),
             (pod, "Attach", ps.AttachRequest, lambda streams: streams.attach),
             (pod, "PortForward", ps.PortForwardRequest, lambda streams: streams.port_forward),
-            (node, "Session", node_pb2.SessionRequest, lambda streams: streams.session),
+            (node, "Session", node_pb2.SessionRequest, lambda streams: partial(_session, streams)),
             (node, "Link", node_pb2.LinkRequest, lambda streams: partial(_link, streams)),
         ]
         methods += [
@@ -339,6 +339,28 @@ async def _link(
     async with aclosing(streams.link(first.node)) as wanted:
         async for one in wanted:
             yield node_pb2.LinkResponse(open=one)
+
+
+async def _session(
+    streams: Streams, requests: AsyncIterator[node_pb2.SessionRequest]
+) -> AsyncGenerator[node_pb2.SessionResponse, None]:
+    """The last request says how it ended, well (code 0) or not: without, it was broken off.
+
+    A call that is cancelled looks like one that is half-closed, for a moment.
+    """
+
+    async def whole() -> AsyncGenerator[node_pb2.SessionRequest, None]:
+        async for request in requests:
+            if request.WhichOneof("frame") == "error" and not request.error.status.code:
+                return
+            yield request
+            if request.WhichOneof("frame") == "error":
+                return
+        raise ApiError(Reason.UNAVAILABLE, "the kubelet has gone")
+
+    async with aclosing(streams.session(whole())) as responses:
+        async for response in responses:
+            yield response
 
 
 async def _later(name: str, call: Call, body: bytes) -> bytes:

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import config_map_pb2
 
-from kcore.wire.errors import ApiError, Reason
 from tests.apiserver.world import CONFIG_MAP, config_map, create, ref, world
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,3 +109,11 @@ async def soon(what: object, seconds: float = 5.0) -> object:
     """The value of an awaitable that must not take long."""
     async with asyncio.timeout(seconds):
         return await what  # type: ignore[misc]
+
+
+async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Returns when it holds."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            # It is about what other tasks do, of which nobody tells.
+            await asyncio.sleep(0.001)
