@@ -17,10 +17,11 @@ and wants nothing any more, nobody else wanting anything, nothing stays: default
 Pure; knows no kind.
 """
 
-import functools
 import json
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from kcore.kernel import fieldset
@@ -37,6 +38,9 @@ LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 # names can't fill an object.
 MOST_WRITERS: Final = 16
 ANCIENT: Final = "ancient-changes"
+
+# Parts of new objects whose fields are known.
+_TEMPLATES: Final = 2048
 
 # Metadata that differs from object to object of one template.
 _IDENTITY: Final = ("name", "generate_name", "uid", "resource_version", "creation_timestamp")
@@ -543,20 +547,40 @@ def _seconds(entry: _Entry) -> int:
 
 
 def _template(new: Any) -> bytes:
-    """FieldsV1 of a new object. Objects of one template, but for their names, share it."""
-    message_class: Any = type(new)
-    metadata = new.metadata
-    saved = type(metadata)()
-    saved.CopyFrom(metadata)
-    for name in _IDENTITY:
-        metadata.ClearField(name)
-    body = new.SerializeToString(deterministic=True)
-    metadata.CopyFrom(saved)
-    return _fields_of(message_class, body)
+    """FieldsV1 of a new object. What objects of one template have in common is worked out once."""
+    pieces: list[tuple[str, bytes]] = []
+    layout = layout_of(new.DESCRIPTOR)
+    for field, value in new.ListFields():
+        slot = layout.by_name.get(field.name)
+        if slot is None:
+            continue
+        if slot.sort is Sort.INLINE:
+            return fieldset.dump(fieldset.gather(layout, new))
+        if slot.name == "metadata":
+            text = fieldset.dump(fieldset.gather(slot.below, value))
+            if text == b"{}":
+                # It is there in every object, and nobody's.
+                continue
+        elif slot.sort is Sort.MESSAGE:
+            text = _template_part(slot, value)
+        else:
+            text = fieldset.dump(fieldset.gather_field(slot, value))
+        pieces.append((slot.key, text))
+    return (
+        b"{" + b",".join(b'"%s":%s' % (key.encode(), text) for key, text in sorted(pieces)) + b"}"
+    )
 
 
-@functools.lru_cache(maxsize=1024)
-def _fields_of(message_class: Any, body: bytes) -> bytes:
-    fields = fieldset.gather(layout_of(message_class.DESCRIPTOR), message_class.FromString(body))
-    _drop_empty_metadata(fields)
-    return fieldset.dump(fields)
+def _template_part(slot: Slot, value: Any) -> bytes:
+    # By digest: contents may be secret, and are not to be kept.
+    content = blake2b(value.SerializeToString(deterministic=True), digest_size=16).digest()
+    known = _parts.get((slot, content))
+    if known is None:
+        known = fieldset.dump(fieldset.gather(slot.below, value))
+        if len(_parts) >= _TEMPLATES:
+            _parts.popitem(last=False)
+        _parts[slot, content] = known
+    return known
+
+
+_parts: OrderedDict[tuple[Slot, bytes], bytes] = OrderedDict()

@@ -48,11 +48,12 @@ def gather(layout: Layout, message: Any) -> Tree:
         elif sort is Sort.INLINE:
             tree.update(gather(slot.below, value))
         else:
-            tree[slot.key] = _gather_field(slot, value)
+            tree[slot.key] = gather_field(slot, value)
     return tree
 
 
-def _gather_field(slot: Slot, value: Any) -> Tree:
+def gather_field(slot: Slot, value: Any) -> Tree:
+    """The fields that are set in one field."""
     sort = slot.sort
     if sort is Sort.MESSAGE:
         return gather(slot.below, value)
@@ -121,7 +122,7 @@ def compare(layout: Layout, old: Any, new: Any) -> tuple[Tree, Tree]:
             if slot.sort is Sort.INLINE:
                 changed.update(gather(slot.below, value))
             else:
-                changed[slot.key] = LEAF if slot.sort is Sort.VALUE else _gather_field(slot, value)
+                changed[slot.key] = LEAF if slot.sort is Sort.VALUE else gather_field(slot, value)
         elif was != value:
             if slot.sort is Sort.INLINE:
                 more, less = compare(slot.below, was, value)
@@ -140,7 +141,7 @@ def compare(layout: Layout, old: Any, new: Any) -> tuple[Tree, Tree]:
         if slot.sort is Sort.INLINE:
             removed.update(gather(slot.below, was))
         else:
-            removed[slot.key] = LEAF if slot.sort is Sort.VALUE else _gather_field(slot, was)
+            removed[slot.key] = LEAF if slot.sort is Sort.VALUE else gather_field(slot, was)
     return changed, removed
 
 
