@@ -154,7 +154,7 @@ class Apiserver:
             mean = self._weather.faults.kernel_death_seconds
             await self._clock.sleep(self._weather.until(mean) if mean else _LONG_SECONDS)
             if self._weather.faults.kernel_death_seconds:
-                self._weather.note("death", "kernel")
+                self._weather.note("kernel death", "kernel")
                 return
 
 

@@ -5,16 +5,23 @@ until all is as the user wants it. Whatever was wrong is in the `Report`. One se
 everything. Only here is it known which rooms there are.
 """
 
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from kcore_api.runtime.v1 import api_pb2 as cri_pb
 
 from kcore import controllers
 from kcore.chance import Chance
 from kcore.clock import LoopClock
 from kcore.kernel.record import Record
+from kcore.kubelet import node as kubelet_node
+from kcore.kubelet import run as kubelet
+from kcore.kubelet.machine import Machine
 from kcore.scheduler import run as scheduler
-from kcore.sim import door, hollow, invariants
+from kcore.sim import door, invariants
 from kcore.sim.apiserver import Apiserver
 from kcore.sim.audit import Audit
 from kcore.sim.component import Component, Work
@@ -31,6 +38,9 @@ SETTLE_SECONDS = 600.0
 # And how long nothing may be written about workloads after that.
 _REST_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
+# What each node has.
+CPUS = 3
+MEMORY_BYTES = 8 << 30
 # Kinds that may be written while nothing happens.
 _PULSE = ("Lease", "Event", "Node")
 
@@ -88,6 +98,8 @@ class Cluster:
         self._broken: list[str] = []
         self._last_change = 0.0
         self._story: Story | None = None
+        # Where kubelets keep files.
+        self._root = Path()
 
     @property
     def world(self) -> World:
@@ -102,6 +114,11 @@ class Cluster:
 
     async def run(self, plot: Plot | None = None) -> Report:
         """Lets the story happen (or the plot in its place), and all come to rest."""
+        with tempfile.TemporaryDirectory(prefix="kcore-sim-") as root:
+            self._root = Path(root)
+            return await self._run(plot)
+
+    async def _run(self, plot: Plot | None) -> Report:
         async with Tasks() as tasks:
             tasks.start(self.server.run(), "apiserver")
             await self.server.ready()
@@ -167,8 +184,15 @@ class Cluster:
 
     def _kubelet(self, node: str, runtime: Runtime) -> Work:
         reached = door.opened(runtime, node, self.weather)
-        assert reached is not None
-        return lambda api, chance: hollow.run(api, node, self.clock, chance)
+        root = self._root / node
+        (root / "logs").mkdir(parents=True)
+        settings = kubelet.Settings(
+            node=kubelet_node.Settings(node, root, [f"192.168.0.{len(self.runtimes)}"]),
+            logs=root / "logs",
+            dns=cri_pb.DNSConfig(servers=["10.96.0.10"]),
+            look=lambda _: Machine(cpus=CPUS, memory=MEMORY_BYTES, memory_available=MEMORY_BYTES),
+        )
+        return lambda api, chance: kubelet.run(api, None, reached, settings, self.clock, chance)
 
     def _link(self, who: str, tasks: Tasks) -> Link:
         """The way of somebody who never dies."""

@@ -56,7 +56,7 @@ def controller(node: str) -> Controller:
 
 def _node(name: str) -> Node:
     found = Node(metadata=meta_pb2.ObjectMeta(name=name))
-    for resource, text in (("cpu", "4"), ("memory", "8Gi"), ("pods", "110")):
+    for resource, text in (("cpu", "3"), ("memory", "8Gi"), ("pods", "110")):
         found.status.capacity[resource].string = text
         found.status.allocatable[resource].string = text
     return found

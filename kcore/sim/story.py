@@ -279,6 +279,6 @@ def _deployment(key: tuple[str, str], replicas: int, image: str) -> Deployment:
     pod = spec.template.spec
     pod.termination_grace_period_seconds = 5
     container = pod.containers.add(name="web", image=image)
-    container.resources.requests["cpu"].string = "250m"
+    container.resources.requests["cpu"].string = "500m"
     container.resources.requests["memory"].string = "128Mi"
     return found

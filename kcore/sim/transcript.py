@@ -1,7 +1,7 @@
 """What happened, in fixed columns: revision, actor, key, operation, because.
 
-One line for each record of the log, and one for each fault. `digest` is the hash of all lines: two
-runs of one seed have the same.
+One line for each record of the log, and one for each fault. `digest` is the hash of all lines and
+all bytes written: two runs of one seed have the same.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ class Transcript:
             f"{seconds:10.3f} {record.revision:6d} {actor:22s} {kind + '/' + place:52s} "
             f"{operation:14s} {record.because or '-'}"
         )
+        self._hash.update(record.checksum().to_bytes(4, "big"))
 
     def fault(self, seconds: float, what: str) -> None:
         """Something went wrong, as it was meant to."""
@@ -45,7 +46,7 @@ class Transcript:
         return tuple(self._lines)
 
     def digest(self) -> str:
-        """Hash of all lines."""
+        """Hash of all lines, and of all that was written."""
         return self._hash.hexdigest()
 
     def _add(self, line: str) -> None:

@@ -1,0 +1,35 @@
+"""Runs seeds for tests, and says how to see again what went wrong."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from kcore.sim import loop
+from kcore.sim.cluster import Cluster, Plot, Report, Setting
+from kcore.sim.faults import CALM
+
+
+def run(setting: Setting, plot: Plot | None = None) -> Report:
+    return loop.run(Cluster(setting).run(plot))
+
+
+def calm(plot: Plot, nodes: int = 3) -> Report:
+    """The plot without faults; all that must hold held."""
+    report = run(Setting(seed=1, nodes=nodes, faults=CALM), plot)
+    assert_holds(report)
+    return report
+
+
+def assert_holds(report: Report) -> None:
+    if report.broken:
+        said = "\n".join(report.broken[:10])
+        lines = "\n".join(report.transcript)
+        raise AssertionError(f"{lines}\n{said}\npython -m kcore.sim --seed {report.seed}")
+
+
+def first_broken(setting: Setting, seeds: Iterable[int]) -> Report | None:
+    """The first seed that breaks."""
+    for seed in seeds:
+        report = run(replace(setting, seed=seed))
+        if report.broken:
+            return report
+    return None
