@@ -19,7 +19,7 @@ import click
 from kcore.cli import root
 
 if TYPE_CHECKING:
-    from kcore.boot import up
+    from kcore.boot.setup import Setup
     from kcore.kernel import kernel
 
 
@@ -44,31 +44,31 @@ def _setup_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_setup_options
 def parent(node: str, port: int, root: Path | None) -> None:
     """Keeps kcore's processes running."""
-    from kcore.boot import place, up
+    from kcore.boot import place, setup
     from kcore.clock import SystemClock
 
-    sys.exit(up.keep(up.Setup(place.Place.under(root), node, port), SystemClock()))
+    sys.exit(setup.keep(setup.Setup(place.Place.under(root), node, port), SystemClock()))
 
 
 @click.command(hidden=True)
 @_setup_options
 def apiserver(node: str, port: int, root: Path | None) -> None:
     """The kernel and its gRPC face."""
-    from kcore.boot import place, up
+    from kcore.boot import place, setup
 
-    _run(_apiserver(up.Setup(place.Place.under(root), node, port)))
+    _run(_apiserver(setup.Setup(place.Place.under(root), node, port)))
 
 
 @click.command(hidden=True)
 @_setup_options
 def rooms(node: str, port: int, root: Path | None) -> None:
     """Controllers, scheduler, kubelet and network of a one-node cluster."""
-    from kcore.boot import place, up
+    from kcore.boot import place, setup
 
-    _run(_rooms(up.Setup(place.Place.under(root), node, port)))
+    _run(_rooms(setup.Setup(place.Place.under(root), node, port)))
 
 
-async def _apiserver(setup: "up.Setup") -> None:
+async def _apiserver(setup: "Setup") -> None:
     import kcore_api
 
     from kcore import admission
@@ -94,9 +94,7 @@ async def _apiserver(setup: "up.Setup") -> None:
         authority=where.ca,
         tokens=apiserver.owner(where.admin_token),
     )
-    async with kernel.opened(
-        store, kinds, admission.BY_KIND, clock, chance, codec=codec
-    ) as opened:
+    async with kernel.opened(store, kinds, admission.BY_KIND, clock, chance, codec=codec) as opened:
         await _first(opened)
         await apiserver.run(opened, listeners, clock, chance)
 
@@ -106,19 +104,19 @@ async def _first(opened: "kernel.Kernel") -> None:
     from kcore_api.kcore.api.v1 import api_pb2 as pb
     from kcore_api.kcore.core.v1 import pool_pb2
 
-    from kcore.boot import up
+    from kcore.boot import setup
     from kcore.controllers import namespace
     from kcore.network import run as network
     from kcore.reconcile import transaction
 
-    pods = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr=up.CLUSTER_CIDR, block_size=24))
+    pods = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr=setup.CLUSTER_CIDR, block_size=24))
     pods.metadata.name = network.POOL
     steps = [*namespace.first(), transaction.create(pods)]
     # What is there already is refused, and that is as well.
     await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
 
 
-async def _rooms(setup: "up.Setup") -> None:
+async def _rooms(setup: "Setup") -> None:
     from kcore import controllers
     from kcore.boot import certificates
     from kcore.chance import Chance
@@ -153,7 +151,7 @@ async def _rooms(setup: "up.Setup") -> None:
         connect(certificates.CONTROLLER_MANAGER) as manager,
         connect(certificates.SCHEDULER) as binder,
         connect(certificates.KUBELET) as node,
-        cri.Cri(setup.runtime.endpoint) as runtime,
+        cri.Cri(setup.runtime_endpoint) as runtime,
         Tasks() as tasks,
     ):
         authority = where.ca.read_text()

@@ -12,17 +12,16 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcore.boot import certificates, containerd, images, parent, place
+from kcore.boot import certificates, containerd, images, parent
+from kcore.boot.setup import CLUSTER_CIDR, Setup
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.network import cni
 
-CLUSTER_CIDR = "10.244.0.0/16"
 # What must be there, and the Debian package that has it.
 PROGRAMS = {
     "containerd": "containerd",
@@ -42,42 +41,6 @@ class BootError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What `up` was asked for. `port` is the TLS listener's; the mTLS one is just below it."""
-
-    place: place.Place
-    node: str
-    port: int = 6443
-
-    @property
-    def mutual_port(self) -> int:
-        """The mTLS listener's port."""
-        return self.port - 1
-
-    @property
-    def probe_port(self) -> int:
-        """The port for probes and metrics, on the loopback."""
-        return self.port + 2
-
-    @property
-    def runtime(self) -> containerd.Containerd:
-        """This kcore's own container runtime."""
-        return containerd.Containerd(
-            root=self.place.containerd_state,
-            state=self.place.containerd_run,
-            cni_config=self.place.cni_config,
-        )
-
-    def arguments(self, command: str) -> list[str]:
-        """The command line of one of kcore's processes in this setup."""
-        found = [sys.executable, "-m", "kcore", command]
-        found += ["--node", self.node, "--port", str(self.port)]
-        if self.place != place.Place():
-            found += ["--root", str(self.place.state.parent)]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One thing to do; `work` answers what was done, in a few words."""
 
@@ -85,9 +48,13 @@ class Step:
     work: Callable[[], Awaitable[str]]
 
 
-def node_name() -> str:
-    """This machine's name, as a node's."""
-    return platform.node().split(".")[0].lower() or "node"
+def runtime_of(setup: Setup) -> containerd.Containerd:
+    """This kcore's own container runtime."""
+    return containerd.Containerd(
+        root=setup.place.containerd_state,
+        state=setup.place.containerd_run,
+        cni_config=setup.place.cni_config,
+    )
 
 
 def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
@@ -98,12 +65,12 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
 
     async def runtime() -> str:
         setup.place.make()
-        await containerd.start(setup.runtime, clock)
-        return f"containerd at {setup.runtime.socket}"
+        await containerd.start(runtime_of(setup), clock)
+        return f"containerd at {runtime_of(setup).socket}"
 
     async def load() -> str:
         for tar in (images.pause_image(), images.busybox_image()):
-            await images.load(tar, setup.runtime.socket)
+            await images.load(tar, runtime_of(setup).socket)
         return f"{images.PAUSE}, {images.BUSYBOX}"
 
     async def identities() -> str:
@@ -166,12 +133,6 @@ def start(setup: Setup) -> int:
     return process.pid
 
 
-def keep(setup: Setup, clock: Clock) -> int:
-    """Runs kcore's processes in the foreground until told to end."""
-    commands = {name: setup.arguments(name) for name in ("apiserver", "rooms")}
-    return parent.run(setup.place.pid, commands, clock)
-
-
 async def down(setup: Setup, clock: Clock) -> list[str]:
     """Takes all of it away; answers what was there. May be repeated, also after a crash."""
     where = setup.place
@@ -179,7 +140,7 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
     if parent.stop(where.pid, clock):
         removed.append("kcore's processes")
     if where.containerd_state.exists():
-        await containerd.stop(setup.runtime, clock)
+        await containerd.stop(runtime_of(setup), clock)
         removed.append("containers and their runtime")
         network = cni.PodNetwork(CLUSTER_CIDR, CLUSTER_CIDR, where.cni_state)
         await cni.down(network, where.cni_config)

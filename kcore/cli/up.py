@@ -18,6 +18,7 @@ from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 
 from kcore.boot import containerd, images, parent, place
 from kcore.boot import up as boot
+from kcore.boot.setup import Setup, node_name
 from kcore.cli import root as cli
 from kcore.cli.session import FAILED, NOT_READY, Exit, Session
 from kcore.client import kubeconfig
@@ -73,7 +74,7 @@ async def up(
     kcore up
     kcore up -f examples/web.yaml
     """
-    setup = boot.Setup(place.Place.under(root), node or boot.node_name(), port)
+    setup = Setup(place.Place.under(root), node or node_name(), port)
     progress = Progress(session, output == "json")
     try:
         for step in boot.steps(setup, session.clock, session.chance):
@@ -110,7 +111,7 @@ async def down(session: Session, root: Path | None) -> int:
     \b
     kcore down
     """
-    setup = boot.Setup(place.Place.under(root), boot.node_name())
+    setup = Setup(place.Place.under(root), node_name())
     try:
         removed = await boot.down(setup, session.clock)
     except (boot.BootError, containerd.ContainerdError, cni.NetworkError) as error:
@@ -122,7 +123,7 @@ async def down(session: Session, root: Path | None) -> int:
     return 0
 
 
-def _kubeconfig(setup: boot.Setup) -> dict[str, Any]:
+def _kubeconfig(setup: Setup) -> dict[str, Any]:
     where = setup.place
     endpoint = {"grpc": f"127.0.0.1:{setup.port}", "unix": str(where.socket)}
     cluster = {
@@ -142,7 +143,7 @@ def _kubeconfig(setup: boot.Setup) -> dict[str, Any]:
     }
 
 
-async def _answering(session: Session, setup: boot.Setup) -> str:
+async def _answering(session: Session, setup: Setup) -> str:
     """Waits until the apiserver serves."""
     deadline = session.clock.monotonic() + ANSWER_SECONDS
     while True:
@@ -159,7 +160,7 @@ async def _answering(session: Session, setup: boot.Setup) -> str:
         await session.clock.sleep(AGAIN_SECONDS)
 
 
-async def _node_ready(session: Session, setup: boot.Setup) -> str:
+async def _node_ready(session: Session, setup: Setup) -> str:
     """Waits until the node is Ready."""
     request = pb.WatchRequest(
         selections=[pb.Selection(kind=node_pb2.Node.DESCRIPTOR.full_name, names=[setup.node])]
@@ -236,7 +237,7 @@ async def _objects(session: Session, request: pb.WatchRequest) -> AsyncIterator[
             await session.clock.sleep(AGAIN_SECONDS)
 
 
-def _say_next(session: Session, setup: boot.Setup, root: Path | None, applied: bool) -> None:
+def _say_next(session: Session, setup: Setup, root: Path | None, applied: bool) -> None:
     prefix = f"KUBECONFIG={setup.place.kubeconfig} " if root is not None else ""
     tries = ["get nodes -o wide", "get pods -A"]
     if applied:

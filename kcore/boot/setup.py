@@ -1,0 +1,56 @@
+"""What `up` was asked for, and the processes that it becomes.
+
+Light to import: the parent of kcore's processes needs no more than this.
+"""
+
+import platform
+import sys
+from dataclasses import dataclass
+
+from kcore.boot import parent, place
+from kcore.clock import Clock
+
+CLUSTER_CIDR = "10.244.0.0/16"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What `up` was asked for. `port` is the TLS listener's; the mTLS one is just below it."""
+
+    place: place.Place
+    node: str
+    port: int = 6443
+
+    @property
+    def mutual_port(self) -> int:
+        """The mTLS listener's port."""
+        return self.port - 1
+
+    @property
+    def probe_port(self) -> int:
+        """The port for probes and metrics, on the loopback."""
+        return self.port + 2
+
+    @property
+    def runtime_endpoint(self) -> str:
+        """The container runtime's socket."""
+        return f"unix://{self.place.containerd_run}/containerd.sock"
+
+    def arguments(self, command: str) -> list[str]:
+        """The command line of one of kcore's processes in this setup."""
+        found = [sys.executable, "-m", "kcore", command]
+        found += ["--node", self.node, "--port", str(self.port)]
+        if self.place != place.Place():
+            found += ["--root", str(self.place.state.parent)]
+        return found
+
+
+def node_name() -> str:
+    """This machine's name, as a node's."""
+    return platform.node().split(".")[0].lower() or "node"
+
+
+def keep(setup: Setup, clock: Clock) -> int:
+    """Runs kcore's processes in the foreground until told to end."""
+    commands = {name: setup.arguments(name) for name in ("apiserver", "rooms")}
+    return parent.run(setup.place.pid, commands, clock)
