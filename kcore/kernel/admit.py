@@ -65,19 +65,29 @@ def too_large(kind: Kind, size: int) -> ApiError:
     return ApiError(Reason.EXHAUSTED, said)
 
 
-def complete(kind: Kind, new: Any, old: Any, admit: Admit | None, read: Read) -> list[Violation]:
-    """Fills in what the object implies, in place; returns what the admission function refuses."""
-    refused = admit(new, old, read) if admit is not None else None
-    shape.fill(kind.top, new)
-    return refused or []
+def complete(
+    kind: Kind, new: Any, old: Any, admit: Admit | None, read: Read
+) -> tuple[list[Violation], frozenset[str]]:
+    """Fills in what the object implies, in place.
+
+    Answers with what the admission function refuses, and the names of the top-level fields that
+    differ from the old object. What does not differ is complete already.
+    """
+    refused = (admit(new, old, read) if admit is not None else None) or []
+    if old is None:
+        shape.fill(kind.top, new)
+        shape.clear_write_only(kind.top, new)
+        return refused, frozenset(field.name for field in kind.fields)
+    shape.fill_top(kind.top, new, changed_fields(kind, new, old))
+    shape.clear_write_only(kind.top, new)
+    return refused, changed_fields(kind, new, old)
 
 
 def changed_fields(kind: Kind, new: Any, old: Any) -> frozenset[str]:
     """Names of the top-level fields that differ."""
     changed = []
-    for field in kind.fields:
-        name = field.name
-        came_or_went = field.has_presence and new.HasField(name) != old.HasField(name)
+    for name, has_presence in kind.presence:
+        came_or_went = has_presence and new.HasField(name) != old.HasField(name)
         if came_or_went or getattr(new, name) != getattr(old, name):
             changed.append(name)
     return frozenset(changed)

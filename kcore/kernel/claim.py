@@ -81,32 +81,37 @@ def claimed(kind: Kind, message: Any) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def settle(schema: Schema, view: View, kind: Kind, key: Key, message: Any, found: Found) -> None:
-    """Draws the values that an object lacks, and checks those that it was given."""
+def settle(
+    schema: Schema, view: View, kind: Kind, key: Key, message: Any, old: Any, found: Found
+) -> None:
+    """Draws the values that an object lacks, and checks those that it was given.
+
+    What `old` holds and the new object doesn't name, it keeps.
+    """
     taken: set[tuple[str, str]] = set()
     for one in kind.claims:
         if not _applies(kind, one, message):
             continue
-        given = list(_held_values(message, one.at))
-        for where, value in given:
+        given = dict(_held_values(message, one.at))
+        for where, value in given.items():
             holder = view.holder(one.pool, value)
-            if holder == key:
-                taken.add((one.pool, value))
-                continue
-            values = _values(schema, view, one.pool)
-            if holder is not None:
+            if holder is not None and holder != key:
                 found.append((where, f'Invalid value: "{value}": is already held by {holder}'))
-            elif values.index(value) is None:
+            elif holder is None and _values(schema, view, one.pool).index(value) is None:
                 said = f'Invalid value: "{value}": is not in the pool "{one.pool}"'
                 found.append((where, said))
             taken.add((one.pool, value))
-        if one.given_only:
-            continue
-        for _, holds in path.holders(message, one.at):
-            if not _text(one.at.last, holds):
-                drawn = _draw(_values(schema, view, one.pool), view, one.pool, taken)
-                taken.add((one.pool, drawn))
-                _set(one.at.last, holds, drawn)
+        held = dict(_held_values(old, one.at)) if old is not None else {}
+        for where, holds in path.holders(message, one.at, absent=True):
+            if where in given:
+                continue
+            value = held.get(where, "")
+            if not value or (one.pool, value) in taken:
+                if one.given_only:
+                    continue
+                value = _draw(_values(schema, view, one.pool), view, one.pool, taken)
+            taken.add((one.pool, value))
+            _set(one.at.last, holds, value)
 
 
 def _applies(kind: Kind, one: Claim, message: Any) -> bool:

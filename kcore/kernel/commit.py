@@ -15,7 +15,7 @@ from typing import Any, Final
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.chance import Chance
-from kcore.kernel import admit, apply, claim, mask, patch, path, shape
+from kcore.kernel import admit, apply, claim, mask, patch, path
 from kcore.kernel.constraint import Found
 from kcore.kernel.record import Change, Key, Record, Stored, Verb
 from kcore.kernel.schema import Kind, Schema, Subresource
@@ -332,21 +332,16 @@ class _Attempt:
             if not through:
                 violations += admit.check_exclusive(kind, new, old)
         implied = self._admission.get(kind.name) if not through else None
-        violations += admit.complete(kind, new, old, implied, self._read)
-        shape.clear_write_only(kind.top, new)
-        if kind.claims and through != "status":
+        refused, changed = admit.complete(kind, new, old, implied, self._read)
+        violations += refused
+        if kind.claims and changed:
             found: Found = []
-            claim.settle(self._schema, self.draft, kind, key, new, found)
+            claim.settle(self._schema, self.draft, kind, key, new, old, found)
             violations += [Violation(place, said) for place, said in found]
-        if old is None:
-            changed = frozenset(field.name for field in kind.fields)
-        elif new == old:
-            if violations:
-                raise invalid(kind.subject(key.name), violations)
-            assert stored is not None
+            if old is not None:
+                changed = admit.changed_fields(kind, new, old)
+        if stored is not None and not changed and not violations:
             return Result(stored.body, False)
-        else:
-            changed = admit.changed_fields(kind, new, old)
         more, unserved = admit.check(kind, new, old, changed)
         if violations or more:
             raise invalid(kind.subject(key.name), [*violations, *more])

@@ -91,8 +91,11 @@ def values(message: Any, path: Path) -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
-def holders(message: Any, path: Path) -> Iterator[tuple[str, Any]]:
-    """The messages whose field is the path's last, as far as they exist, and that field's place."""
+def holders(message: Any, path: Path, absent: bool = False) -> Iterator[tuple[str, Any]]:
+    """The messages whose field is the path's last, and that field's place.
+
+    `absent`: those too that would come to be if the field were set.
+    """
     level = [("", message)]
     for field in path.fields[:-1]:
         below: list[tuple[str, Any]] = []
@@ -101,7 +104,7 @@ def holders(message: Any, path: Path) -> Iterator[tuple[str, Any]]:
             if field.is_repeated:
                 elements = enumerate(getattr(holder, field.name))
                 below += [(f"{place}[{index}]", element) for index, element in elements]
-            elif holder.HasField(field.name):
+            elif absent or holder.HasField(field.name):
                 below.append((place, getattr(holder, field.name)))
         level = below
     for where, holder in level:

@@ -97,8 +97,9 @@ class Kind:
     parts: tuple[shape.Part, ...]
     judge_name: Callable[[str], str]
     has_status: bool
-    # Top-level fields, and those whose change is a new generation.
+    # Top-level fields, with whether they can be unset; and those whose change is a new generation.
     fields: tuple[FieldDescriptor, ...]
+    presence: tuple[tuple[str, bool], ...]
     generation_fields: frozenset[str]
     # An expression over the kind that is always true.
     anything: cel.Expression
@@ -333,6 +334,7 @@ def _kind(
         judge_name=judge_name,
         has_status=has_status,
         fields=tuple(descriptor.fields),
+        presence=tuple((field.name, field.has_presence) for field in descriptor.fields),
         generation_fields=frozenset(
             field.name
             for field in descriptor.fields

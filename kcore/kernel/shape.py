@@ -250,7 +250,18 @@ def fill(shape: Shape, message: Any) -> None:
     """Gives absent fields their defaults."""
     for default in shape.defaults:
         default(message)
-    for name, _, how, below in shape.filled:
+    _fill_below(shape.filled, message)
+
+
+def fill_top(shape: Shape, message: Any, changed: Collection[str]) -> None:
+    """As `fill`, but only what is absent at the top or below changed fields."""
+    for default in shape.defaults:
+        default(message)
+    _fill_below([one for one in shape.filled if one.name in changed], message)
+
+
+def _fill_below(fields: Iterable[Below], message: Any) -> None:
+    for name, _, how, below in fields:
         if how == _ONE:
             if message.HasField(name):
                 fill(below, getattr(message, name))

@@ -646,7 +646,9 @@ async def test_values_are_drawn_in_turn_and_come_back(w: World) -> None:
     with refused(Reason.REFUSED, 'there is no pool "pod-cidrs"'):
         await w.create(NODE, node("n"))
     await w.create(POOL, pool("pod-cidrs", cidr="10.244.0.0/22", block_size=24))
-    drawn = [(await w.create(NODE, node(name))).spec.pod_cidr for name in ("a", "b", "c")]
+    drawn = [(await w.create(NODE, node(name))).spec.pod_cidr for name in ("a", "b")]
+    bare = node_pb2.Node(metadata={"name": "c"})
+    drawn.append((await w.create(NODE, bare)).spec.pod_cidr)
     assert drawn == ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]
     await w.delete(NODE, "b", namespace="")
     assert (await w.create(NODE, node("d"))).spec.pod_cidr == "10.244.3.0/24"
@@ -668,6 +670,17 @@ async def test_given_values_are_unique_and_in_the_pool(w: World) -> None:
         worlds.delete(NODE, "a"), worlds.create(NODE, node("b", pod_cidr="10.244.2.0/24"))
     )
     assert [one.changed for one in result.operations] == [True, True]
+
+
+async def test_what_is_held_is_kept_by_an_update_that_does_not_name_it(w: World) -> None:
+    await w.create(POOL, pool("pod-cidrs", cidr="10.244.0.0/16", block_size=24))
+    made = await w.create(NODE, node("a"))
+    updated = await w.update(NODE, node("a", unschedulable=True))
+    assert updated.spec.pod_cidr == made.spec.pod_cidr == "10.244.0.0/24"
+    again = await w.run(worlds.update(NODE, node("a", unschedulable=True)))
+    assert not again.operations[0].changed
+    with refused(Reason.INVALID, "spec.podCIDR: field is immutable"):
+        await w.update(NODE, node("a", pod_cidr="10.244.9.0/24"))
 
 
 async def test_one_batch_draws_different_values(w: World) -> None:
