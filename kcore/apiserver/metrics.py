@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from kcore.wire.errors import Reason
 
 # A second series for each counter, of when it was made, helps nobody here.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _OPERATIONS = (1, 2, 5, 10, 20, 50, 100, 200, 512)

@@ -114,6 +114,6 @@ async def soon(what: object, seconds: float = 5.0) -> object:
 async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     """Returns when it holds."""
     async with asyncio.timeout(seconds):
-        while not holds():
-            # It is about what other tasks do, of which nobody tells.
+        # It is about what other tasks do, of which nobody tells.
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
