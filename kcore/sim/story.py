@@ -204,14 +204,13 @@ class Story:
         """What is not yet as it was asked for."""
         for (namespace, name), wanted in sorted(self.wanted.items()):
             yield from self._unsettled(namespace, name, wanted)
+        there = {worlds.metadata(obj).uid for obj in self._world.objects.values()}
         for key in sorted(self._world.objects):
             obj = self._world.objects[key]
             if key.kind == worlds.DEPLOYMENT and key[1:] not in self.wanted:
                 yield f"{key} is still there"
-            elif isinstance(obj, Pod | ReplicaSet):
-                owner = worlds.manager(obj)
-                if not any(worlds.metadata(o).uid == owner for o in self._world.objects.values()):
-                    yield f"{key} is still there, its owner is not"
+            elif isinstance(obj, Pod | ReplicaSet) and worlds.manager(obj) not in there:
+                yield f"{key} is still there, its owner is not"
             elif key.kind == worlds.NAMESPACE and key.name in self._gone:
                 yield f"{key} is still there"
 

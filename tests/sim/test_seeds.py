@@ -8,7 +8,7 @@ from kcore.sim.cluster import Setting
 from tests.sim import storm
 
 SEEDS = 50
-MINUTES = 2.0
+MINUTES = 1.5
 # What one storm or another must have brought, or fifty seeds would prove little.
 EXPECTED = {
     "request lost": 100,
