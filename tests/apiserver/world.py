@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
-from kcore_api.kcore.core.v1 import config_map_pb2, namespace_pb2, node_pb2, pod_pb2
+from kcore_api.kcore.core.v1 import config_map_pb2, namespace_pb2, node_pb2, pod_pb2, pool_pb2
 
 from kcore import admission
 from kcore.apiserver.identity import ADMIN, User
@@ -26,6 +26,7 @@ CONFIG_MAP = "kcore.core.v1.ConfigMap"
 POD = "kcore.core.v1.Pod"
 NODE = "kcore.core.v1.Node"
 NAMESPACE = "kcore.core.v1.Namespace"
+POOL = "kcore.core.v1.Pool"
 SECRET = "kcore.core.v1.Secret"
 
 
@@ -50,7 +51,7 @@ class World:
 
 @asynccontextmanager
 async def world(directory: Path, listeners: Listeners | None = None) -> AsyncIterator[World]:
-    """A served kernel with a namespace "default"."""
+    """A served kernel with the namespace "default" and addresses for nodes."""
     clock, chance = SystemClock(), Chance(1)
     socket = directory / "kcore.sock"
     listeners = listeners or Listeners(socket=socket)
@@ -64,6 +65,9 @@ async def world(directory: Path, listeners: Listeners | None = None) -> AsyncIte
         namespace = namespace_pb2.Namespace()
         namespace.metadata.name = "default"
         await there.session().commit(create(NAMESPACE, namespace))
+        pool = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr="10.244.0.0/16", block_size=24))
+        pool.metadata.name = "pod-cidrs"
+        await there.session().commit(create(POOL, pool))
         yield there
 
 
