@@ -12,6 +12,7 @@ cluster is said with every call, so that a server that has forgotten it refuses.
 No stubs: methods are paths, messages are kcore_api's.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
@@ -25,6 +26,7 @@ from kcore_api.kcore.api.v1 import auth_pb2, node_pb2
 from kcore_api.kcore.api.v1 import pod_stream_pb2 as ps
 
 from kcore.client.kubeconfig import Target
+from kcore.tasks import Tasks
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Reason
 
@@ -270,14 +272,29 @@ class Channel:
     async def _stream(
         self, path: str, requests: AsyncIterator[Asked], answer: type[Any]
     ) -> AsyncGenerator[Any, None]:
-        call = self._method("stream_stream", path, answer)(requests, metadata=self._metadata())
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error) from None
-        finally:
-            call.cancel()
+        # Not given to gRPC, which would go on waiting for requests when the call has ended.
+        call = self._method("stream_stream", path, answer)(metadata=self._metadata())
+        failed: Exception | None = None
+        async with Tasks() as tasks:
+            talking = tasks.start(_talk(call, requests), f"requests of {path}")
+            try:
+                async for response in call:
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                failed = self._error(error)
+            except GeneratorExit:
+                # A group of tasks would make an error of it.
+                pass
+            except asyncio.CancelledError:
+                if not talking.done() or talking.cancelled() or talking.result() is None:
+                    raise
+            finally:
+                call.cancel()
+                talking.cancel()
+            if talking.done() and not talking.cancelled():
+                failed = talking.result() or failed
+        if failed is not None:
+            raise failed
 
     def _method(self, kind: str, path: str, answer: type[Any]) -> Any:
         found = self._methods.get(path)
@@ -314,6 +331,21 @@ class Channel:
         return errors.from_status(
             status_pb2.Status(code=code.value[0], message=f"kcore at {self._where}: {details}")
         )
+
+
+async def _talk(call: Any, requests: AsyncIterator[Message]) -> Exception | None:
+    """Sends the requests; returns what went wrong with getting them, which ends the call."""
+    try:
+        async for request in requests:
+            await call.write(request)
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        # The call has ended; whoever reads it knows how.
+        pass
+    except Exception as error:
+        call.cancel()
+        return error
+    return None
 
 
 async def _to_the_end(

@@ -184,6 +184,41 @@ async def test_a_caller_who_leaves_ends_the_session(tmp_path: Path, how: str) ->
 
 
 @both
+async def test_requests_are_not_waited_for_when_the_call_has_ended(
+    tmp_path: Path, how: str
+) -> None:
+    closed = asyncio.Event()
+
+    async def patient() -> AsyncGenerator[ps.ExecRequest, None]:
+        try:
+            yield opening(stdin=True)
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async def exits(talk: Talk) -> None:
+        await talk.say(exec=ps.ExecResponse(exit_code=1))
+
+    async with cluster(tmp_path, how, exits) as (_, people, _kubelet):
+        got = [response async for response in people.exec(patient())]
+        assert got[-1].exit_code == 1
+        await soon(closed.wait())
+
+
+@both
+async def test_a_caller_who_cannot_go_on_is_told_why(tmp_path: Path, how: str) -> None:
+    async def breaks() -> AsyncGenerator[ps.ExecRequest, None]:
+        yield opening(stdin=True)
+        raise ApiError(Reason.INVALID, "standard input is a directory")
+
+    async with cluster(tmp_path, how, cat) as (_, people, kubelet):
+        with pytest.raises(ApiError, match="standard input is a directory"):
+            async for _response in people.exec(breaks()):
+                pass
+        await until(lambda: all(talk.ended.is_set() for talk in kubelet.talks))
+
+
+@both
 async def test_a_cancelled_caller_ends_a_quiet_log(tmp_path: Path, how: str) -> None:
     async def quiet(talk: Talk) -> None:
         await talk.say(logs=ps.LogsResponse(lines=[ps.LogLine(text=b"one\n")]))
