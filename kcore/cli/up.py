@@ -27,6 +27,8 @@ from kcore.network import cni
 from kcore.wire.errors import ApiError
 
 ANSWER_SECONDS = 60.0
+# By then the parent has its lock, or it has failed.
+START_SECONDS = 5.0
 READY_SECONDS = 180.0
 AGAIN_SECONDS = 0.1
 
@@ -145,14 +147,16 @@ def _kubeconfig(setup: Setup) -> dict[str, Any]:
 
 async def _answering(session: Session, setup: Setup) -> str:
     """Waits until the apiserver serves."""
-    deadline = session.clock.monotonic() + ANSWER_SECONDS
+    begun = session.clock.monotonic()
+    deadline = begun + ANSWER_SECONDS
     while True:
         try:
             api = await session.api()
             answer = await api.kinds(pb.KindsRequest())
             return f"cluster {answer.cluster_id}, socket {setup.place.socket}"
         except (ApiError, kubeconfig.Unusable) as error:
-            if parent.running(setup.place.pid) is None and setup.place.socket.exists():
+            started = session.clock.monotonic() > begun + START_SECONDS
+            if started and parent.running(setup.place.pid) is None:
                 raise Exit(FAILED, f"error: kcore ended; see {setup.place.log}") from error
             if session.clock.monotonic() > deadline:
                 message = f"error: no answer after {ANSWER_SECONDS:.0f} s: {error}"
