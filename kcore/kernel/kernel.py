@@ -39,7 +39,7 @@ from kcore.wire.errors import ApiError, Reason, to_status
 
 MESSAGE_BYTES: Final = 4 << 20
 # Limits of a batch: it shares one sync, and holds up the loop while it is evaluated.
-_BATCH_TRANSACTIONS: Final = 128
+_BATCH_OPERATIONS: Final = 128
 _BATCH_BYTES: Final = 4 << 20
 # What may wait before callers are told to come back.
 _QUEUE_TRANSACTIONS: Final = 8192
@@ -82,6 +82,12 @@ class _Waiting:
         else:
             self.answer.set_exception(answer)
 
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        if not self.answer.cancel() and not self.answer.cancelled():
+            # Looked at, or the loop complains that nobody has heard of it.
+            self.answer.exception()
+
 
 @asynccontextmanager
 async def opened(
@@ -108,6 +114,11 @@ async def opened(
             tasks.start(kernel.run(), "kernel")
             yield kernel
             tasks.cancel()
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
     finally:
         await kernel.close()
 
@@ -224,23 +235,22 @@ class Kernel:
     async def commit(self, request: pb.CommitRequest, actor: str) -> pb.CommitResponse:
         """Transactions, in order. One alone raises its error; of several each has its own."""
         self._check_serving()
-        waiting = [self._enqueue(one, actor, request.dry_run) for one in request.transactions]
         response = pb.CommitResponse()
-        for one in waiting:
-            try:
-                answer = await one.answer
-            except ApiError as error:
-                if len(waiting) == 1:
-                    raise
-                response.results.add(error=to_status(error))
-                continue
-            result = response.results.add(revision=answer.revision)
-            if request.want == pb.WANT_NOTHING:
-                continue
-            for done in answer.results:
-                added = result.operations.add(changed=done.changed, warnings=done.warnings)
-                if request.want == pb.WANT_OBJECTS:
-                    added.object = done.body
+        waiting = self._enqueue(request, actor)
+        try:
+            for one in waiting:
+                try:
+                    answer = await one.answer
+                except Exception as error:
+                    if len(waiting) == 1:
+                        raise
+                    response.results.add(error=to_status(_said(error)))
+                else:
+                    _answer(response.results.add(), answer, request.want)
+        finally:
+            # Where the caller has gone, what has not begun is left.
+            for one in waiting:
+                one.abandon()
         return response
 
     def key_of(self, operation: pb.Operation) -> Key:
@@ -256,30 +266,36 @@ class Kernel:
 
     # The writer.
 
-    def _enqueue(self, transaction: pb.Transaction, actor: str, dry_run: bool) -> _Waiting:
-        size = transaction.ByteSize()
-        if len(self._queue) >= _QUEUE_TRANSACTIONS or self._queued_bytes + size > _QUEUE_BYTES:
+    def _enqueue(self, request: pb.CommitRequest, actor: str) -> Sequence[_Waiting]:
+        size = request.ByteSize()
+        count = len(self._queue) + len(request.transactions)
+        if count > _QUEUE_TRANSACTIONS or self._queued_bytes + size > _QUEUE_BYTES:
             said = "too many transactions are waiting"
             raise ApiError(Reason.EXHAUSTED, said, retry_seconds=1.0)
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        one = _Waiting(transaction, actor, dry_run, size, answer)
-        self._queue.append(one)
-        self._queued_bytes += size
+        loop = asyncio.get_running_loop()
+        waiting = [
+            _Waiting(one, actor, request.dry_run, one.ByteSize(), loop.create_future())
+            for one in request.transactions
+        ]
+        self._queue.extend(waiting)
+        self._queued_bytes += sum(one.size for one in waiting)
         self._wanted.set()
-        return one
+        return waiting
 
     def _take(self) -> Sequence[_Waiting]:
         """The next batch; those whose callers have gone are left out."""
         batch: list[_Waiting] = []
-        size = 0
-        while self._queue and len(batch) < _BATCH_TRANSACTIONS:
-            if batch and size + self._queue[0].size > _BATCH_BYTES:
+        operations = size = 0
+        while self._queue:
+            one = self._queue[0]
+            operations += len(one.transaction.operations)
+            size += one.size
+            if batch and (operations > _BATCH_OPERATIONS or size > _BATCH_BYTES):
                 break
-            one = self._queue.popleft()
+            self._queue.popleft()
             self._queued_bytes -= one.size
             if not one.answer.done():
                 batch.append(one)
-                size += one.size
         return batch
 
     async def _write(self) -> None:
@@ -288,6 +304,8 @@ class Kernel:
             self._wanted.clear()
             while self._queue:
                 batch = self._take()
+                # Whoever else has something to do comes first: a batch takes a while.
+                await self._clock.sleep(0)
                 try:
                     await self._commit_batch(batch)
                 except BaseException as error:
@@ -448,24 +466,19 @@ class Kernel:
         """Deletes objects that have lived their time."""
         for name, mortal in self._mortal.items():
             born_before = now - self._setting.schema.kinds[name].ttl_seconds
-            request = pb.CommitRequest(want=pb.WANT_NOTHING)
-            for key, written in mortal.items():
-                if written > born_before or len(request.transactions) == _BURIED_AT_ONCE:
-                    break
-                stored = self._replica.get(key)
-                if stored is None:
-                    continue
-                operation = request.transactions.add().operations.add()
-                operation.ref.CopyFrom(pb.Ref(kind=key[0], namespace=key[1], name=key[2]))
-                # Not if it is written again meanwhile.
-                operation.delete.revision = stored.revision
-            if request.transactions:
-                await self._try_commit(request)
-
-    async def _try_commit(self, request: pb.CommitRequest) -> None:
-        """Commits what will be tried again, if it fails, by the next housekeeping."""
-        with contextlib.suppress(ApiError):
-            await self.commit(request, _ACTOR)
+            expired = [key for key, written in mortal.items() if written <= born_before]
+            for start in range(0, len(expired), _BURIED_AT_ONCE):
+                request = pb.CommitRequest(want=pb.WANT_NOTHING)
+                for key in expired[start : start + _BURIED_AT_ONCE]:
+                    stored = self._replica.get(key)
+                    if stored is not None:
+                        operation = request.transactions.add().operations.add()
+                        operation.ref.CopyFrom(pb.Ref(kind=key[0], namespace=key[1], name=key[2]))
+                        # Not if it is written again meanwhile.
+                        operation.delete.revision = stored.revision
+                # What fails is tried again next time.
+                with contextlib.suppress(ApiError):
+                    await self.commit(request, _ACTOR)
 
     def _check_serving(self) -> None:
         if self._failed is not None:
@@ -477,6 +490,24 @@ class Kernel:
         self._feed.close(error)
         while self._queue:
             self._queue.popleft().settle(error)
+
+
+def _answer(result: pb.TransactionResult, answer: _Answer, want: int) -> None:
+    """Writes an answer into a response."""
+    result.revision = answer.revision
+    if want == pb.WANT_NOTHING:
+        return
+    for done in answer.results:
+        added = result.operations.add(changed=done.changed, warnings=done.warnings)
+        if want == pb.WANT_OBJECTS:
+            added.object = done.body
+
+
+def _said(error: Exception) -> ApiError:
+    """The error as one of several results; alone, a fault of ours is raised as it is."""
+    if isinstance(error, ApiError):
+        return error
+    return ApiError(Reason.UNAVAILABLE, f"the server failed on this transaction: {error!r}")
 
 
 def _not_open() -> ApiError:

@@ -159,13 +159,12 @@ async def test_while_the_store_is_opened_again_nothing_is_answered() -> None:
 
 async def test_a_store_that_has_forgotten_is_not_served() -> None:
     store = FaultyStore()
-    with pytest.raises(BaseExceptionGroup) as caught:
+    with pytest.raises(Refused, match="revision 1 was acknowledged: it has lost writes"):
         async with worlds.world(store) as w:
             store.failures = ["amnesia"]
             with refused(Reason.UNAVAILABLE, "may have been applied"):
                 await w.create(CONFIG_MAP, config_map("a"))
             await asyncio.sleep(10)
-    assert caught.value.split(Refused)[0] is not None
 
 
 async def test_a_full_disk_is_survived() -> None:
@@ -269,6 +268,8 @@ class TickingClock(worlds.HandClock):
         self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
 
     async def sleep(self, seconds: float) -> None:
+        if not seconds:
+            return await asyncio.sleep(0)
         waking = asyncio.get_running_loop().create_future()
         self._sleepers.append((self.at + seconds, waking))
         await waking

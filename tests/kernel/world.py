@@ -49,7 +49,9 @@ class HandClock:
         return self.at
 
     async def sleep(self, seconds: float) -> None:
-        if seconds:
+        if not seconds:
+            await asyncio.sleep(0)
+        else:
             await asyncio.get_running_loop().create_future()
 
 
