@@ -39,8 +39,10 @@ DIAL_SECONDS = 30.0
 CHUNK_BYTES = 32 * 1024
 READ_BYTES = 256 * 1024
 # containerd (1.6 and 2.4) often never reports the end of a process that left much of its input
-# unread. So long is waited once all output has ended and input is stuck.
+# unread: it goes on writing to a pipe that nobody reads any more. So long is waited once all output
+# has ended, and either input is stuck or there was more of it than such a pipe holds.
 STUCK_SECONDS = 5.0
+PIPE_BYTES = 64 * 1024
 # Caps on what the runtime says about itself: an answer to the upgrade, a status, an error.
 ANSWER_BYTES = 64 * 1024
 STATUS_BYTES = 64 * 1024
@@ -83,6 +85,7 @@ class _Connection:
         self._received = b""
         # Set when nothing but the end is waited for.
         self.ending = False
+        self._written = 0
         self._socket: socket.socket
 
     async def dial(self) -> None:
@@ -155,6 +158,7 @@ class _Connection:
         view = memoryview(data)
         for at in range(0, len(data), CHUNK_BYTES):
             await self._send(spdy.Data(stream, bytes(view[at : at + CHUNK_BYTES])))
+        self._written += len(data)
 
     async def half_close(self, stream: int) -> None:
         """No more will be written."""
@@ -211,7 +215,7 @@ class _Connection:
                 async with asyncio.timeout(STUCK_SECONDS if self.ending else None):
                     return await loop.sock_recv(self._socket, READ_BYTES)
             except TimeoutError as error:
-                if self._sending.locked():
+                if self._sending.locked() or self._written > PIPE_BYTES:
                     raise StreamError(
                         "the process ended without its input, and the runtime does not say how"
                     ) from error
