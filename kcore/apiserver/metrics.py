@@ -104,15 +104,27 @@ class Metrics:
             registry=self._registry,
         )
 
+        # To find a series by its labels takes longer than to count in it.
+        self._call_series: dict[tuple[str, ...], Counter] = {}
+        self._request_series: dict[tuple[str, ...], Histogram] = {}
+
     def call(self, kind: str, service: str, method: str, code: str) -> None:
         """A gRPC call has ended. `kind`: "unary", "server_stream" or "bidi_stream"."""
-        self._handled.labels(kind, service, method, code).inc()
+        labels = kind, service, method, code
+        series = self._call_series.get(labels)
+        if series is None:
+            series = self._call_series[labels] = self._handled.labels(*labels)
+        series.inc()
 
     def request(
         self, verb: str, resource: str, subresource: str, code: str, seconds: float
     ) -> None:
         """A request was answered."""
-        self._requests.labels(verb, resource, subresource, code).observe(seconds)
+        labels = verb, resource, subresource, code
+        series = self._request_series.get(labels)
+        if series is None:
+            series = self._request_series[labels] = self._requests.labels(*labels)
+        series.observe(seconds)
 
     def commit(self, operations: int, applied: int, refused: int, seconds: float) -> None:
         """A commit was answered."""

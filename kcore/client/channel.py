@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 from google.rpc import status_pb2
+from grpc._cython import cygrpc  # type: ignore[attr-defined]
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.api.v1 import auth_pb2, node_pb2
 from kcore_api.kcore.api.v1 import pod_stream_pb2 as ps
@@ -336,10 +337,13 @@ class Channel:
 async def _talk(call: Any, requests: AsyncIterator[Message]) -> Exception | None:
     """Sends the requests; returns what went wrong with getting them, which ends the call."""
     try:
+        await call.wait_for_connection()
         async for request in requests:
-            await call.write(request)
+            # Not `call.write`: where the server ends the call meanwhile, that makes an internal
+            # error of its own and hides how the server ended it (grpcio 1.85; every other time).
+            await call._cython_call.send_serialized_message(request.SerializeToString())
         await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError, cygrpc.InternalError):
         # The call has ended; whoever reads it knows how.
         pass
     except Exception as error:

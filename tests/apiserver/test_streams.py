@@ -205,6 +205,23 @@ async def test_requests_are_not_waited_for_when_the_call_has_ended(
         await soon(closed.wait())
 
 
+async def test_how_the_server_ends_a_call_is_told_to_one_who_still_talks(tmp_path: Path) -> None:
+    async def endless() -> AsyncGenerator[ps.ExecRequest, None]:
+        yield opening(stdin=True)
+        while True:
+            yield ps.ExecRequest(stdin=bytes(1000))
+
+    async def refuses(talk: Talk) -> None:
+        status = status_pb2.Status(code=9, message="waiting")
+        await talk.say(error=ps.StreamError(status=status))
+
+    async with cluster(tmp_path, "gRPC", refuses) as (_, people, _kubelet):
+        for _ in range(50):
+            with pytest.raises(ApiError, match=r"^waiting$"):
+                async for _response in people.exec(endless()):
+                    pass
+
+
 @both
 async def test_a_caller_who_cannot_go_on_is_told_why(tmp_path: Path, how: str) -> None:
     async def breaks() -> AsyncGenerator[ps.ExecRequest, None]:
