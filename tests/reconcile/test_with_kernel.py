@@ -21,6 +21,7 @@ from kcore_api.kcore.core.v1 import (
     namespace_pb2,
     node_pb2,
     pod_pb2,
+    pool_pb2,
     secret_pb2,
 )
 
@@ -202,7 +203,9 @@ def play(scene: Scene, seed: int = 1, shaky: bool = False) -> MemoryStore:
         ) as made:
             found.append(store)
             user = Cluster(InProcess(made, "admin"), clock)
-            await user.commit(*namespace.first())
+            pool = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr="10.244.0.0/16", block_size=24))
+            pool.metadata.name = "pod-cidrs"
+            await user.commit(*namespace.first(), transaction.create(pool))
             node = node_pb2.Node()
             node.metadata.name = "n1"
             await user.commit(transaction.create(node))
