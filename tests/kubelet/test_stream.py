@@ -14,10 +14,12 @@ from kcore_api.runtime.v1 import api_pb2 as cri_pb2
 
 from kcore.apiserver.broker import Broker
 from kcore.chance import Chance
+from kcore.client.channel import Channel
 from kcore.clock import SystemClock
 from kcore.kubelet import cri, spdy, stream
 from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason
+from tests.apiserver.world import NODE, POD, create, node, pod, world
 from tests.kubelet.test_streaming import SUCCESS, Peer, Serve, server
 
 TARGET = ps.Target(namespace="default", pod="p", container="main", uid="u1")
@@ -372,3 +374,86 @@ async def test_the_link_is_dialled_until_it_holds(tmp_path: Path) -> None:
         with pytest.raises(ApiError) as caught:
             _ = [one async for one in here.call(ps.StreamOpen())]
         assert caught.value.reason is Reason.UNIMPLEMENTED
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, serve: Serve) -> AsyncIterator[tuple[Channel, House]]:
+    """The same through a real apiserver, over gRPC at both ends."""
+    async with world(tmp_path) as there, server(serve) as url, asyncio.timeout(20):
+        session = there.session()
+        await session.commit(create(NODE, node("n1")))
+        await session.commit(create(POD, pod("p", "n1", "main")))
+        broker = there.apiserver.broker
+        made = House(broker, Runtime(url), tmp_path / "pod" / "main" / "0.log")
+
+        def resolve(target: ps.Target, previous: bool) -> stream.Found:
+            assert (target.pod, target.container) == ("p", "main") and target.uid
+            return made.resolve(TARGET, previous)
+
+        async with Tasks() as tasks:
+            link = there.channel
+            tasks.start(
+                stream.run(link, "n1", made.runtime, resolve, CLOCK, Chance(2))  # type: ignore[arg-type]
+            )
+            while not broker.nodes:
+                await CLOCK.sleep(0.001)
+            yield there.channel, made
+            while broker.streams:
+                await CLOCK.sleep(0.001)
+            tasks.cancel()
+
+
+def opening(**more: bool) -> ps.ExecRequest:
+    target = ps.Target(namespace="default", pod="p")
+    return ps.ExecRequest(open=ps.ExecOpen(target=target, command=["cat"], **more))
+
+
+async def test_three_megabytes_over_grpc(tmp_path: Path) -> None:
+    sent = os.urandom(3_000_000)
+
+    async def requests() -> AsyncGenerator[ps.ExecRequest, None]:
+        yield opening(stdin=True)
+        for at in range(0, len(sent), 60_000):
+            yield ps.ExecRequest(stdin=sent[at : at + 60_000])
+        yield ps.ExecRequest(stdin_closed=True)
+
+    async with served(tmp_path, echo) as (channel, _):
+        heard = [one async for one in channel.exec(requests())]
+    assert b"".join(one.stdout for one in heard) == sent
+    assert heard[-1].exit_code == 7
+
+
+async def test_callers_over_grpc_that_go_close_the_runtimes_stream(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.accept(4)
+        peer.send(spdy.Data(peer.streams["stdout"], b"x"))
+        # To its end; the caller's last word may come before.
+        await peer.reader.read()
+        closed.set()
+
+    async def requests() -> AsyncGenerator[ps.ExecRequest, None]:
+        yield opening(stdin=True)
+        await asyncio.Event().wait()
+
+    async with served(tmp_path, serve) as (channel, _):
+        call = channel.exec(requests())
+        assert (await anext(call)).stdout == b"x"
+        await call.aclose()
+        await closed.wait()
+
+
+async def test_errors_over_grpc(tmp_path: Path) -> None:
+    async def nobody(peer: Peer) -> None: ...
+
+    async def requests() -> AsyncGenerator[ps.ExecRequest, None]:
+        yield opening(stdin=True)
+        while True:
+            yield ps.ExecRequest(stdin=bytes(60_000))
+
+    async with served(tmp_path, nobody) as (channel, here):
+        here.missing = ApiError(Reason.REFUSED, 'container "main" in pod "p" is waiting to start')
+        with pytest.raises(ApiError, match="is waiting to start") as caught:
+            _ = [one async for one in channel.exec(requests())]
+        assert caught.value.reason is Reason.REFUSED
