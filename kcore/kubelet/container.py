@@ -9,11 +9,12 @@ from pathlib import Path
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
-from kcore.kubelet import env, observed
+from kcore.kubelet import env, hosts, observed, resolver, sync
 from kcore.wire import quantity
 
 PERIOD_MICROSECONDS = 100_000
 LEAST_QUOTA_MICROSECONDS = 1_000
+LEAST_SHARES, MOST_SHARES = 2, 262_144
 # Hidden from containers that are not privileged, or shown read-only.
 MASKED = (
     "/proc/acpi",
@@ -37,6 +38,11 @@ def log_directory(logs: Path, pod: pod_pb2.Pod) -> Path:
     """Where a pod's logs are."""
     meta = pod.metadata
     return logs / f"{meta.namespace}_{meta.name}_{meta.uid}"
+
+
+def uid_of_log_directory(name: str) -> str:
+    """Whose logs are in a directory of this name."""
+    return name.rpartition("_")[2]
 
 
 def log_path(name: str, attempt: int) -> str:
@@ -72,16 +78,16 @@ def namespaces(pod: pod_pb2.Pod) -> pb.NamespaceOption:
 
 
 def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb.PodSandboxConfig:
-    """The sandbox's config."""
+    """The sandbox's config. `dns` is the node's. ValueError for what can't be rendered."""
     meta, spec = pod.metadata, pod.spec
     context = spec.security_context
     made = pb.PodSandboxConfig(
         metadata=pb.PodSandboxMetadata(
             name=meta.name, uid=meta.uid, namespace=meta.namespace, attempt=attempt
         ),
-        hostname="" if spec.host_network else hostname(pod),
+        hostname="" if spec.host_network else hosts.hostname(pod),
         log_directory=str(log_directory(logs, pod)),
-        dns_config=dns,
+        dns_config=resolver.config(pod, dns),
         labels=labels(pod),
         linux=pb.LinuxPodSandboxConfig(
             cgroup_parent=f"/kcore/{qos(pod).lower()}/pod{meta.uid}",
@@ -94,7 +100,8 @@ def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb
         ),
     )
     if not spec.host_network:
-        for container in spec.containers:
+        sidecars = [one for one in spec.init_containers if sync.is_sidecar(one)]
+        for container in (*sidecars, *spec.containers):
             for port in container.ports:
                 if port.host_port:
                     made.port_mappings.add(
@@ -106,26 +113,21 @@ def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb
     return made
 
 
-def hostname(pod: pod_pb2.Pod) -> str:
-    """The pod's host name: its own, or its name cut to 63."""
-    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
-
-
 def config(
     pod: pod_pb2.Pod,
     container: container_pb2.Container,
     *,
     attempt: int,
     delay: float,
-    image: str,
+    image: pb.Image,
     variables: Mapping[str, str],
     mounts: Sequence[pb.Mount],
     capacity_bytes: int,
 ) -> pb.ContainerConfig:
-    """A container's config. `image` is the reference by which the runtime has it."""
+    """A container's config. `image` is what the runtime has under the container's image name."""
     return pb.ContainerConfig(
         metadata=pb.ContainerMetadata(name=container.name, attempt=attempt),
-        image=pb.ImageSpec(image=image, user_specified_image=container.image),
+        image=pb.ImageSpec(image=image.id, user_specified_image=container.image),
         command=[env.expand(word, variables) for word in container.command],
         args=[env.expand(word, variables) for word in container.args],
         working_dir=container.working_dir,
@@ -135,14 +137,17 @@ def config(
         ],
         mounts=mounts,
         labels=labels(pod, container.name),
-        annotations={observed.DELAY: f"{delay:g}"},
+        annotations={
+            observed.DELAY: f"{delay:g}",
+            observed.HASH: sync.fingerprint(container),
+        },
         log_path=log_path(container.name, attempt),
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
         linux=pb.LinuxContainerConfig(
             resources=resources(pod, container, capacity_bytes),
-            security_context=security(pod, container),
+            security_context=security(pod, container, image),
         ),
     )
 
@@ -152,10 +157,11 @@ def resources(
 ) -> pb.LinuxContainerResources:
     """Requests and limits, as cgroups have them."""
     requests, limits = container.resources.requests, container.resources.limits
-    made = pb.LinuxContainerResources(cpu_shares=2)
+    made = pb.LinuxContainerResources(cpu_shares=LEAST_SHARES)
     asked = requests if "cpu" in requests else limits
     if "cpu" in asked:
-        made.cpu_shares = max(2, quantity.milli(asked["cpu"].string) * 1024 // 1000)
+        shares = quantity.milli(asked["cpu"].string) * 1024 // 1000
+        made.cpu_shares = min(MOST_SHARES, max(LEAST_SHARES, shares))
     if "cpu" in limits and (milli := quantity.milli(limits["cpu"].string)):
         made.cpu_period = PERIOD_MICROSECONDS
         made.cpu_quota = max(LEAST_QUOTA_MICROSECONDS, milli * PERIOD_MICROSECONDS // 1000)
@@ -197,7 +203,7 @@ def qos(pod: pod_pb2.Pod) -> str:
 
 
 def security(
-    pod: pod_pb2.Pod, container: container_pb2.Container
+    pod: pod_pb2.Pod, container: container_pb2.Container, image: pb.Image
 ) -> pb.LinuxContainerSecurityContext:
     """Users, capabilities and what is hidden; the container's own word before the pod's."""
     mine, shared = container.security_context, pod.spec.security_context
@@ -219,9 +225,17 @@ def security(
             if source.HasField(name):
                 getattr(made, name).value = getattr(source, name)
                 break
+    if not made.HasField("run_as_user"):
+        # Said outright, so that no later start finds another user in the image.
+        if image.HasField("uid"):
+            made.run_as_user.value = image.uid.value
+        elif image.username:
+            made.run_as_username = image.username
+        elif made.HasField("run_as_group"):
+            made.run_as_user.value = 0
     if not mine.privileged:
-        made.masked_paths.extend(() if mine.proc_mount == "Unmasked" else MASKED)
-        made.readonly_paths.extend(() if mine.proc_mount == "Unmasked" else READONLY)
+        made.masked_paths.extend(MASKED)
+        made.readonly_paths.extend(READONLY)
         made.seccomp.CopyFrom(_seccomp(pod, container))
     return made
 

@@ -13,7 +13,8 @@ from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
 from kcore.wire import quantity
 
-_REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z0-9_.-]+)\))?")
+# A name is all up to the bracket: what is no variable, a shell's command say, is left as it is.
+_REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
@@ -61,14 +62,19 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     """The text with its `$(NAME)`s replaced."""
 
     def replaced(match: re.Match[str]) -> str:
-        if match[0] == "$$":
-            return "$"
-        if match[1] is None:
-            return match[0]
-        return known.get(match[1], match[0])
+        return "$" if match[1] is None else known.get(match[1], match[0])
 
     # `$$(X)`: the pair of dollars is taken first, so what follows stays.
     return _REFERENCE.sub(replaced, text)
+
+
+def resolve(text: str, known: Mapping[str, str]) -> str:
+    """The same, where every name must be known."""
+    named = {one[1] for one in _REFERENCE.finditer(text) if one[1] is not None}
+    unknown = sorted(named - known.keys())
+    if unknown:
+        raise Missing(f"{text}: there is no variable {', '.join(unknown)}")
+    return expand(text, known)
 
 
 def names(pod: pod_pb2.Pod) -> tuple[list[str], list[str]]:
@@ -143,7 +149,7 @@ def resource_value(
     else:
         text = "0"
     divisor = quantity.parse(selector.divisor.string or "1") or quantity.parse("1")
-    return str(-int(-(quantity.parse(text) / divisor).to_integral_value("ROUND_CEILING")))
+    return str(int((quantity.parse(text) / divisor).to_integral_value("ROUND_CEILING")))
 
 
 def _lines(table: Mapping[str, str]) -> str:

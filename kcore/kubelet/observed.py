@@ -4,9 +4,8 @@ Read by `list_all` for every pod at once (two calls, whatever their number) or `
 Ended containers and ready sandboxes are asked for details once; those do not change any more.
 """
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from kcore_api.runtime.v1 import api_pb2 as pb
 
@@ -20,7 +19,6 @@ HASH = "io.kubernetes.container.hash"
 # Seconds that were waited before this start: what the next wait is reckoned from.
 DELAY = "kcore.dev/restart-delay"
 
-_Answer = TypeVar("_Answer")
 _STATES = {
     pb.CONTAINER_CREATED: "created",
     pb.CONTAINER_RUNNING: "running",
@@ -97,10 +95,10 @@ class Reader:
     _started: dict[str, float] = field(default_factory=dict)
 
     async def list_all(self) -> dict[str, Observed]:
-        """Every pod's, by uid."""
+        """Every pod's, by uid. What cannot be read of one thing leaves its state unknown."""
         sandboxes = await self.runtime.list_pod_sandboxes()
         containers = await self.runtime.list_containers()
-        found = await self._assemble(sandboxes, containers)
+        found = await self._assemble(sandboxes, containers, lenient=True)
         self._forget({one.id for one in containers}, {one.id for one in sandboxes})
         self.names = {uid: name for uid, name in self.names.items() if uid in found}
         return found
@@ -110,19 +108,24 @@ class Reader:
         labels = {POD_UID: uid}
         sandboxes = await self.runtime.list_pod_sandboxes(labels)
         containers = await self.runtime.list_containers(labels)
-        return (await self._assemble(sandboxes, containers)).get(uid, NOTHING)
+        found = await self._assemble(sandboxes, containers, lenient=False)
+        return found.get(uid, NOTHING)
 
     async def _assemble(
-        self, sandboxes: Iterable[pb.PodSandbox], containers: Iterable[pb.Container]
+        self, sandboxes: Iterable[pb.PodSandbox], containers: Iterable[pb.Container], lenient: bool
     ) -> dict[str, Observed]:
         mine: dict[str, tuple[list[Sandbox], list[Container]]] = {}
         for raw in sandboxes:
             if uid := raw.labels.get(POD_UID):
                 self.names[uid] = (raw.labels.get(POD_NAME, ""), raw.labels.get(POD_NAMESPACE, ""))
-                mine.setdefault(uid, ([], []))[0].append(await self._sandbox(raw))
+                boxes, _ = mine.setdefault(uid, ([], []))
+                if (box := await self._sandbox(raw, lenient)) is not None:
+                    boxes.append(box)
         for one in containers:
             if uid := one.labels.get(POD_UID):
-                mine.setdefault(uid, ([], []))[1].append(await self._container(one))
+                _, inside = mine.setdefault(uid, ([], []))
+                if (found := await self._container(one, lenient)) is not None:
+                    inside.append(found)
         return {
             uid: Observed(
                 tuple(sorted(boxes, key=lambda box: (-box.attempt, -box.created_at))),
@@ -131,11 +134,18 @@ class Reader:
             for uid, (boxes, inside) in mine.items()
         }
 
-    async def _sandbox(self, raw: pb.PodSandbox) -> Sandbox:
+    async def _sandbox(self, raw: pb.PodSandbox, lenient: bool) -> Sandbox | None:
+        """None: it is gone by now."""
         ready = raw.state == pb.SANDBOX_READY
         if ready and not self._addresses.get(raw.id):
-            status = await self._may_be_gone(self.runtime.pod_sandbox_status(raw.id))
-            if status is not None:
+            try:
+                status = await self.runtime.pod_sandbox_status(raw.id)
+            except cri.CriError as error:
+                if error.code is cri.Code.NOT_FOUND:
+                    return None
+                if not lenient:
+                    raise
+            else:
                 more = [each.ip for each in status.network.additional_ips]
                 self._addresses[raw.id] = tuple(ip for ip in (status.network.ip, *more) if ip)
         return Sandbox(
@@ -146,17 +156,28 @@ class Reader:
             addresses=self._addresses.get(raw.id, ()),
         )
 
-    async def _container(self, raw: pb.Container) -> Container:
+    async def _container(self, raw: pb.Container, lenient: bool) -> Container | None:
+        """None: it is gone by now. Without its end nobody may believe that it ended well."""
         state = _STATES.get(raw.state, "unknown")
         status = self._ended.get(raw.id)
-        if status is None and (state == "exited" or
-                               (state == "running" and raw.id not in self._started)):  # fmt: skip
-            status = await self._may_be_gone(self.runtime.container_status(raw.id))
-            if status is not None and status.state == pb.CONTAINER_EXITED:
-                self._ended[raw.id] = status
-            if status is not None and status.started_at:
-                self._started[raw.id] = status.started_at / 1e9
+        if status is None and (
+            state == "exited" or (state == "running" and raw.id not in self._started)
+        ):
+            try:
+                status = await self.runtime.container_status(raw.id)
+            except cri.CriError as error:
+                if error.code is cri.Code.NOT_FOUND:
+                    return None
+                if not lenient:
+                    raise
+            else:
+                if status.state == pb.CONTAINER_EXITED:
+                    self._ended[raw.id] = status
+                if status.started_at:
+                    self._started[raw.id] = status.started_at / 1e9
         ended = status if status is not None and status.state == pb.CONTAINER_EXITED else None
+        if ended is None and state == "exited":
+            state = "unknown"
         return Container(
             id=raw.id,
             name=raw.labels.get(CONTAINER_NAME, raw.metadata.name),
@@ -174,14 +195,6 @@ class Reader:
             hash=raw.annotations.get(HASH, ""),
             delay=_number(raw.annotations, DELAY),
         )
-
-    async def _may_be_gone(self, call: Awaitable[_Answer]) -> _Answer | None:
-        try:
-            return await call
-        except cri.CriError as error:
-            if error.code is cri.Code.NOT_FOUND:
-                return None
-            raise
 
     def _forget(self, containers: set[str], sandboxes: set[str]) -> None:
         for known, alive in (

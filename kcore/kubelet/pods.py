@@ -1,30 +1,32 @@
 """The pods of one node: a worker for each, fed by the API, the manifests and the runtime.
 
-The API says which pods are this node's (a watch), a directory says which are static, the runtime
-says what there is (a relist, often while something happens, seldom while nothing does). What the
-runtime has and nobody wants is ended, but only when both sources have been read whole.
+The API says which pods are this node's (bound), a directory says which are static, the runtime says
+what there is (a relist, often while something happens, seldom while nothing does). What the runtime
+or the disk has and nobody wants is ended and removed, but only when both sources have been read
+whole.
 """
 
 import asyncio
+import contextlib
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import pod_pb2
 
-from kcore.kubelet import cri, observed
+from kcore.kubelet import container, cri, launch, observed, refusal, volume
+from kcore.kubelet.bound import Bound
 from kcore.kubelet.worker import Node, Worker
 from kcore.wire.api import Api
-from kcore.wire.errors import ApiError, Reason
 
 log = logging.getLogger(__name__)
 
 QUICK_SECONDS = 0.1
 SLOW_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
-MIRROR = "kubernetes.io/config.mirror"
-POD = pod_pb2.Pod.DESCRIPTOR.full_name
+SWEEP_SECONDS = 60.0
 
 
 @dataclass
@@ -34,17 +36,31 @@ class Pods:
     node: Node
     # By uid.
     workers: dict[str, Worker] = field(default_factory=dict)
-    _bound: dict[str, pod_pb2.Pod] = field(default_factory=dict)
-    _static: dict[str, pod_pb2.Pod] = field(default_factory=dict)
-    # What the API shows of static pods, by the static pod's uid.
-    mirrors: dict[str, pod_pb2.Pod] = field(default_factory=dict)
-    # Deleted behind our back: their containers are still to be ended.
-    _forgotten: dict[str, pod_pb2.Pod] = field(default_factory=dict)
+    # Static pods by uid; None: not read yet.
+    static: Mapping[str, pod_pb2.Pod] | None = None
     _seen: dict[str, observed.Observed] | None = None
     # Ended since the last look began: what it still shows of them is not so any more.
     _ended: set[str] = field(default_factory=set)
-    _complete: bool = False
+    # Pods that are not even looked at.
+    _refused: set[str] = field(default_factory=set)
+    _swept_at: float | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _bound: Bound = field(init=False)
+
+    def __post_init__(self) -> None:
+        node = self.node
+        memory = node.root / "cluster.json"
+        self._bound = Bound(node.name, memory, node.clock, self._changed.set)
+
+    @property
+    def mirrors(self) -> Mapping[str, pod_pb2.Pod]:
+        """What the API shows of static pods, by the static pods' uids."""
+        return self._bound.mirrors
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that the API has of this node's has been seen."""
+        return self._bound.is_complete
 
     def find(self, namespace: str, name: str) -> Worker | None:
         """The worker of a pod, by name; of several, the one that is not being deleted."""
@@ -57,66 +73,19 @@ class Pods:
         return found[0] if found else None
 
     def set_static(self, pods: Mapping[str, pod_pb2.Pod]) -> None:
-        """These are the static pods now."""
-        self._static = dict(pods)
+        """These are the static pods now. Until it is said that there are none, none is ended."""
+        self.static = dict(pods)
         self._changed.set()
 
     async def run_bound(self, api: Api) -> None:
         """Follows the API, for ever."""
-        selection = pb.Selection(kind=POD, fields=f"spec.nodeName={self.node.name}")
-        revision = 0
-        while True:
-            selection.from_revision = revision
-            fresh: dict[str, pod_pb2.Pod] | None = {} if revision == 0 else None
-            try:
-                request = pb.WatchRequest(selections=[selection], progress_ms=1000)
-                async for response in api.watch(request):
-                    for event in response.events:
-                        self._take(event, fresh)
-                    if response.synced and fresh is not None:
-                        for uid in [uid for uid in self._bound if uid not in fresh]:
-                            self._forget(self._bound.pop(uid))
-                        self._bound = dict(fresh)
-                        fresh, self._complete = None, True
-                    if fresh is None:
-                        revision = response.revision
-                        self._changed.set()
-            except ApiError as error:
-                if error.reason is Reason.GONE:
-                    revision = 0
-                log.info("watch of pods: %s", error)
-            await self.node.clock.sleep(AGAIN_SECONDS)
-
-    def _take(self, event: pb.Event, fresh: dict[str, pod_pb2.Pod] | None) -> None:
-        pod = pod_pb2.Pod.FromString(event.object)
-        uid = pod.metadata.uid
-        if of := pod.metadata.annotations.get(MIRROR):
-            if event.type != pb.Event.DELETED:
-                self.mirrors[of] = pod
-            elif self.mirrors.get(of, pod).metadata.uid == uid:
-                self.mirrors.pop(of, None)
-            return
-        if event.type == pb.Event.DELETED:
-            self._bound.pop(uid, None)
-            self._forget(pod)
-            return
-        if fresh is not None:
-            fresh[uid] = pod
-        self._bound[uid] = pod
-
-    def _forget(self, pod: pod_pb2.Pod) -> None:
-        if pod.metadata.uid in self.workers:
-            gone = pod_pb2.Pod()
-            gone.CopyFrom(pod)
-            if not gone.metadata.HasField("deletion_timestamp"):
-                gone.metadata.deletion_timestamp.seconds = int(self.node.clock.now())
-            self._forgotten[pod.metadata.uid] = gone
+        await self._bound.run(api)
 
     async def run_relist(self) -> None:
         """Looks at the runtime, for ever."""
         while True:
+            before = set(self._ended)
             try:
-                before = set(self._ended)
                 seen = await self.node.reader.list_all()
                 self._seen = {uid: had for uid, had in seen.items() if uid not in self._ended}
                 self._ended -= before
@@ -134,27 +103,54 @@ class Pods:
             self._changed.clear()
             if self._seen is None:
                 continue
-            wanted = {**self._bound, **self._static}
+            static = self.static or {}
+            wanted = {**self._bound.pods, **static}
             for uid, pod in sorted(wanted.items()):
-                if (worker := self.workers.get(uid)) is None:
-                    self._start(uid, pod)
-                elif worker.pod is not pod:
-                    worker.want(pod)
+                if uid in self.workers:
+                    self._feed(self.workers[uid], pod)
+                elif self._is_sound(pod):
+                    self._start(Worker(pod, self.node, bound=uid not in static))
             for uid, worker in sorted(self.workers.items()):
+                worker.show(self.mirrors.get(uid))
                 worker.seen(self._seen.get(uid, observed.NOTHING))
-                if uid in wanted:
-                    continue
-                if (gone := self._forgotten.pop(uid, None)) is not None:
-                    worker.want(gone)
-                elif not worker.pod.metadata.HasField("deletion_timestamp"):
-                    self._forget(worker.pod)
-                    worker.want(self._forgotten.pop(uid))
-            if self._complete:
+                if uid not in wanted:
+                    self._end(worker)
+            if self.is_complete and self.static is not None:
                 self._end_strays(wanted)
+                await self._sweep(wanted)
 
-    def _start(self, uid: str, pod: pod_pb2.Pod) -> None:
-        assert self._seen is not None
-        worker = Worker(pod, self.node)
+    def _feed(self, worker: Worker, pod: pod_pb2.Pod) -> None:
+        if worker.pod is not pod:
+            worker.want(pod)
+
+    def _end(self, worker: Worker) -> None:
+        """Nobody wants the pod any more."""
+        last = self._bound.gone.pop(worker.pod.metadata.uid, None)
+        if last is None:
+            if worker.pod.metadata.HasField("deletion_timestamp"):
+                return
+            last = worker.pod
+        gone = pod_pb2.Pod()
+        gone.CopyFrom(last)
+        if not gone.metadata.HasField("deletion_timestamp"):
+            gone.metadata.deletion_timestamp.seconds = int(self.node.clock.now())
+        worker.want(gone)
+
+    def _is_sound(self, pod: pod_pb2.Pod) -> bool:
+        """Whether its names may become paths here. If not, that is said once."""
+        uid = pod.metadata.uid
+        try:
+            refusal.names(pod)
+        except refusal.Refused as error:
+            if uid not in self._refused:
+                self._refused.add(uid)
+                log.error("pod %s/%s: %s", pod.metadata.namespace, pod.metadata.name, error)
+                self.node.event(pod, "Warning", "FailedValidation", str(error))
+            return False
+        return True
+
+    def _start(self, worker: Worker) -> None:
+        uid = worker.pod.metadata.uid
         self.workers[uid] = worker
 
         async def live() -> None:
@@ -165,10 +161,13 @@ class Pods:
                 self._ended.add(uid)
                 if self._seen is not None:
                     self._seen.pop(uid, None)
-                self._forgotten.pop(uid, None)
-                self._bound.pop(uid, None)
+                if worker.bound:
+                    self._bound.let_go(uid)
+                # A static pod may have come back meanwhile.
+                self._changed.set()
 
-        self.node.tasks.start(live(), f"pod {pod.metadata.namespace}/{pod.metadata.name}")
+        meta = worker.pod.metadata
+        self.node.tasks.start(live(), f"pod {meta.namespace}/{meta.name}")
 
     def _end_strays(self, wanted: Mapping[str, pod_pb2.Pod]) -> None:
         """Ends what the runtime has of pods that nobody wants."""
@@ -185,4 +184,31 @@ class Pods:
             for name in sorted({one.name for one in there.containers}):
                 stray.spec.containers.add(name=name)
             log.info("nobody wants pod %s (%s): ending it", stray.metadata.name, uid)
-            self._start(uid, stray)
+            self._start(Worker(stray, self.node, bound=False))
+
+    async def _sweep(self, wanted: Mapping[str, pod_pb2.Pod]) -> None:
+        """Removes now and then what is on disk of pods that are long gone."""
+        assert self._seen is not None
+        now = self.node.clock.monotonic()
+        if self._swept_at is not None and now - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        kept = {*wanted, *self.workers, *self._seen}
+        await launch.on_disk(lambda: _remove_all_but(kept, self.node))
+
+
+def _remove_all_but(kept: set[str], node: Node) -> None:
+    places = volume.directory(node.root, "any").parent
+    for uid in _inside(places):
+        if uid in kept or not refusal.is_name(uid):
+            continue
+        # Other people's logs may lie beside ours.
+        for name in _inside(node.logs):
+            if container.uid_of_log_directory(name) == uid:
+                shutil.rmtree(node.logs / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            volume.remove(node.root, uid)
+
+
+def _inside(directory: Path) -> list[str]:
+    return sorted(one.name for one in directory.iterdir()) if directory.is_dir() else []

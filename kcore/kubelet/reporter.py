@@ -1,8 +1,10 @@
 """Writes pods' statuses to the API, many in one commit.
 
 `put` says how a pod is now; only the last word on each pod is kept, and what the API has already is
-not said again. `finish` says the last word and lets the object go, in one commit, and returns when
-that is known to have happened. A commit that fails is tried again with what is true by then.
+not said again. A word goes upon the version of the object that it was worked out from: whatever
+others have written since comes by the watch, and then the word is said anew with it. `finish` says
+the last word and lets the object go, in one commit, and returns when that is known to have
+happened. A commit whose outcome is unknown is tried again with what is true by then.
 """
 
 import asyncio
@@ -24,14 +26,23 @@ log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 128
 AGAIN_SECONDS = 0.5
-# The pod is gone, or another has its name: there is nobody to tell about.
+LONGEST_WAIT_SECONDS = 10.0
+# The pod is gone, another has its name, or somebody else has written to it: that is coming.
 _OVER = (Reason.NOT_FOUND, Reason.CONFLICT)
+# Nothing that asking again could cure.
+_HOPELESS = (Reason.INVALID, Reason.UNIMPLEMENTED)
 
 
 @dataclass(frozen=True, slots=True)
 class _Word:
     pod: pod_pb2.Pod
     status: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    status: bytes
+    revision: int
 
 
 class Reporter:
@@ -43,14 +54,16 @@ class Reporter:
         self._clock = clock
         self._chance = chance
         self._unsaid: dict[str, _Word] = {}
-        self._said: dict[str, bytes] = {}
+        self._said: dict[str, _Said] = {}
         self._something = asyncio.Event()
 
     def put(self, pod: pod_pb2.Pod, status: pod_pb2.PodStatus) -> None:
         """The pod's status is this now."""
         uid, body = pod.metadata.uid, status.SerializeToString(deterministic=True)
-        known = self._said.get(uid)
-        if known is None:
+        said = self._said.get(uid)
+        if said is not None and said.revision >= _revision(pod):
+            known = said.status
+        else:
             known = pod.status.SerializeToString(deterministic=True)
         if body == known:
             self._unsaid.pop(uid, None)
@@ -63,59 +76,88 @@ class Reporter:
         uid = pod.metadata.uid
         self._unsaid.pop(uid, None)
         steps = [transaction.status(pod, status), transaction.delete(pod, grace_seconds=0)]
+        wait = AGAIN_SECONDS
         while steps:
-            for step in steps:
-                step.request_id = self._chance.uid()
             found = await self._commit(steps)
-            steps = [
-                step
-                for step, error in zip(steps, found, strict=True)
-                if error is not None and error.reason not in _OVER
-            ]
+            left = []
+            for step, (_, error) in zip(steps, found, strict=True):
+                if error is None or error.reason in _OVER:
+                    continue
+                log.warning("end of %s: %s", pod.metadata.name, error)
+                # A status that is refused must not keep the object.
+                if error.reason not in _HOPELESS or not step.operations[0].subresource:
+                    left.append(step)
+            steps = left
             if steps:
-                await self._clock.sleep(AGAIN_SECONDS)
-        self._said.pop(uid, None)
+                await self._clock.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+        self.forget(uid)
 
     async def run(self) -> None:
         """Writes what is said, until cancelled."""
+        wait = AGAIN_SECONDS
         while True:
             await self._something.wait()
             self._something.clear()
-            while self._unsaid:
-                words = [self._unsaid[uid] for uid in sorted(self._unsaid)[:MOST_AT_ONCE]]
-                if not await self._write(words):
-                    await self._clock.sleep(AGAIN_SECONDS)
+            words = [self._unsaid[uid] for uid in sorted(self._unsaid)]
+            well = True
+            for start in range(0, len(words), MOST_AT_ONCE):
+                well = await self._write(words[start : start + MOST_AT_ONCE]) and well
+            if well:
+                wait = AGAIN_SECONDS
+                continue
+            await self._clock.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            self._something.set()
 
     async def _write(self, words: list[_Word]) -> bool:
-        steps = []
-        for word in words:
-            step = transaction.status(word.pod, pod_pb2.PodStatus.FromString(word.status))
-            step.request_id = self._chance.uid()
-            steps.append(step)
+        # Some may have been said better, or have ended, while others were written.
+        words = [word for word in words if self._unsaid.get(word.pod.metadata.uid) is word]
+        if not words:
+            return True
         well = True
-        for word, error in zip(words, await self._commit(steps), strict=True):
+        found = await self._commit([self._step(word) for word in words])
+        for word, (revision, error) in zip(words, found, strict=True):
             uid = word.pod.metadata.uid
-            if error is not None and error.reason not in _OVER:
-                log.warning("status of %s: %s", word.pod.metadata.name, error)
-                well = False
-                if error.reason is not Reason.INVALID:
-                    continue
             if error is None:
-                self._said[uid] = word.status
+                self._said[uid] = _Said(word.status, revision or self._base(word))
+            elif error.reason in _OVER:
+                self._said.pop(uid, None)
+            else:
+                log.warning("status of %s: %s", word.pod.metadata.name, error)
+                if error.reason not in _HOPELESS:
+                    well = False
+                    continue
             if self._unsaid.get(uid) is word:
                 del self._unsaid[uid]
         return well
 
-    async def _commit(self, steps: list[pb.Transaction]) -> list[ApiError | None]:
-        """Each one's error; of a commit that failed as a whole, the same for all."""
+    def _step(self, word: _Word) -> pb.Transaction:
+        pod = word.pod
+        step = transaction.status(pod, pod_pb2.PodStatus.FromString(word.status))
+        if revision := self._base(word):
+            step.guards.append(pb.Guard(ref=transaction.ref(pod), revision=revision))
+        return step
+
+    def _base(self, word: _Word) -> int:
+        """The version of the object that the word goes upon; 0: none is known."""
+        said = self._said.get(word.pod.metadata.uid)
+        return max(_revision(word.pod), said.revision if said is not None else 0)
+
+    async def _commit(self, steps: list[pb.Transaction]) -> list[tuple[int, ApiError | None]]:
+        """Each one's revision or error; of a commit that failed as a whole, the same for all."""
+        for step in steps:
+            step.request_id = self._chance.uid()
         try:
             answer = await self._api.commit(pb.CommitRequest(transactions=steps))
         except ApiError as error:
-            return [error] * len(steps)
+            return [(0, error)] * len(steps)
         return [
-            errors.from_status(status_pb2.Status.FromString(one.error.SerializeToString()))
-            if one.HasField("error")
-            else None
+            # What changed nothing is still at the revision where it was.
+            (
+                one.revision if any(each.changed for each in one.operations) else 0,
+                _error(one) if one.HasField("error") else None,
+            )
             for one in answer.results
         ]
 
@@ -123,3 +165,11 @@ class Reporter:
         """The pod is no longer this node's."""
         self._unsaid.pop(uid, None)
         self._said.pop(uid, None)
+
+
+def _revision(pod: pod_pb2.Pod) -> int:
+    return int(pod.metadata.resource_version or 0)
+
+
+def _error(result: pb.TransactionResult) -> ApiError:
+    return errors.from_status(status_pb2.Status.FromString(result.error.SerializeToString()))

@@ -101,6 +101,8 @@ async def run(
                 finished=words.finish,
             )
         )
+        if settings.manifests is None:
+            pods.set_static({})
         tasks.start(
             node.run(
                 api,

@@ -1,11 +1,13 @@
 """A pod's status, from its spec and what the runtime has. Pure.
 
 The kubelet owns all of it but the conditions and fields of others (the scheduler's PodScheduled,
-readiness gates, qosClass), which are kept. A condition's transition time moves only when its
-status does. A phase never leaves Succeeded or Failed.
+readiness gates, qosClass), which are kept as the API has them. What the kubelet said before it goes
+on from, even if the API does not have it yet: a condition's transition time moves only when its
+status does, restarts are never counted down, a phase never leaves Succeeded or Failed, and of a
+container that the runtime has forgotten stays what was known.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kcore_api.kcore.core.v1 import container_pb2, container_status_pb2, pod_pb2
@@ -13,6 +15,8 @@ from kcore_api.kcore.meta.v1 import meta_pb2
 
 from kcore.kubelet import sync
 from kcore.kubelet.observed import Container, Observed
+
+ContainerStatus = container_status_pb2.ContainerStatus
 
 OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
 
@@ -25,48 +29,61 @@ class Surroundings:
     runtime: str
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, by the clock on the wall and by the steady one."""
+
+    wall: float
+    steady: float
+
+
 def make(
     pod: pod_pb2.Pod,
     observed: Observed,
     memory: sync.Memory,
     around: Surroundings,
-    now: float,
+    now: Moment,
+    said: pod_pb2.PodStatus | None = None,
 ) -> pod_pb2.PodStatus:
-    """The status as it should be."""
-    old = pod.status
-    made = pod_pb2.PodStatus()
-    made.CopyFrom(old)
+    """The status as it should be. `said`: what the kubelet said last, if anything."""
+    made = _before(pod, said)
+    known = {one.name: one for one in (*made.init_container_statuses, *made.container_statuses)}
     made.observed_generation = pod.metadata.generation
     if not made.HasField("start_time"):
-        made.start_time.seconds = int(now)
+        made.start_time.seconds = int(now.wall)
     _addresses(pod, made, observed, around)
-    init = [_container(pod, one, observed, memory, around, now) for one in pod.spec.init_containers]
-    main = [_container(pod, one, observed, memory, around, now) for one in pod.spec.containers]
+    subject = _Subject(pod, observed, memory, around, known, now.steady)
+    init = [_container(subject, one) for one in pod.spec.init_containers]
+    main = [_container(subject, one) for one in pod.spec.containers]
     for field, found in (("init_container_statuses", init), ("container_statuses", main)):
         made.ClearField(field)
         getattr(made, field).extend(found)
-    made.phase = phase(pod, observed, memory, made)
-    if memory.failed is not None and old.phase not in ("Succeeded", "Failed"):
+    if memory.failed is not None and made.phase not in sync.FINAL:
         made.reason, made.message = memory.failed
-    _conditions(pod, made, observed, now)
+    made.phase = phase(pod, observed, memory, made)
+    _conditions(pod, made, observed, now.wall)
     return made
 
 
 def phase(
     pod: pod_pb2.Pod, observed: Observed, memory: sync.Memory, made: pod_pb2.PodStatus
 ) -> str:
-    """Where the pod is in its life."""
-    if pod.status.phase in ("Succeeded", "Failed"):
-        return str(pod.status.phase)
-    if memory.failed is not None:
-        return "Failed" if not observed.running else str(pod.status.phase or "Pending")
-    if sync.over(pod, observed):
-        last = [observed.newest(one.name) for one in pod.spec.containers]
-        return "Succeeded" if all(one and one.exit_code == 0 for one in last) else "Failed"
-    if pod.metadata.HasField("deletion_timestamp") and observed.containers and not observed.running:
-        # Ended by its deletion: how, is what the containers said.
-        last = [observed.newest(one.name) for one in pod.spec.containers]
-        return "Succeeded" if all(one and one.exit_code == 0 for one in last) else "Failed"
+    """Where the pod is in its life. `made`: its status so far, with the phase it was in."""
+    if made.phase in sync.FINAL:
+        return str(made.phase)
+    ending = sync.ending(pod, memory)
+    if not observed.running:
+        if memory.failed is not None:
+            return "Failed"
+        if sync.over(pod, observed) or (ending and observed.containers):
+            # Ended by itself or by its deletion: how, is what the containers said.
+            last = [observed.newest(one.name) for one in pod.spec.containers]
+            ended_well = all(
+                one is not None and one.state == "exited" and one.exit_code == 0 for one in last
+            )
+            return "Succeeded" if ended_well else "Failed"
+    if ending:
+        return str(made.phase or "Pending")
     started = all(
         one.state.HasField("running")
         or one.state.HasField("terminated")
@@ -74,6 +91,42 @@ def phase(
         for one in made.container_statuses
     )
     return "Running" if started and made.container_statuses else "Pending"
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    pod: pod_pb2.Pod
+    observed: Observed
+    memory: sync.Memory
+    around: Surroundings
+    # What was said of its containers before, by name.
+    known: Mapping[str, ContainerStatus]
+    now: float
+
+
+def _before(pod: pod_pb2.Pod, said: pod_pb2.PodStatus | None) -> pod_pb2.PodStatus:
+    """What to go on from: our own last word, and what is others' to say."""
+    made = pod_pb2.PodStatus()
+    made.CopyFrom(pod.status)
+    if said is None:
+        return made
+    final = made.phase if made.phase in sync.FINAL else said.phase
+    others = [one for one in made.conditions if one.type not in OWNED]
+    made.CopyFrom(said)
+    made.phase = final
+    ours = [one for one in said.conditions if one.type in OWNED]
+    made.ClearField("conditions")
+    made.conditions.extend([*ours, *others])
+    for field in ("qos_class", "nominated_node_name"):
+        made.ClearField(field)
+        if pod.status.HasField(field):
+            setattr(made, field, getattr(pod.status, field))
+    if not said.reason:
+        made.reason, made.message = pod.status.reason, pod.status.message
+    for field in ("reason", "message"):
+        if not getattr(made, field):
+            made.ClearField(field)
+    return made
 
 
 def _addresses(
@@ -92,59 +145,81 @@ def _addresses(
         made.pod_ips.extend(pod_pb2.PodIP(ip=one) for one in found)
 
 
-def _container(
-    pod: pod_pb2.Pod,
-    spec: container_pb2.Container,
-    observed: Observed,
-    memory: sync.Memory,
-    around: Surroundings,
-    now: float,
-) -> container_status_pb2.ContainerStatus:
+def _container(subject: _Subject, spec: container_pb2.Container) -> ContainerStatus:
+    pod, observed, memory = subject.pod, subject.observed, subject.memory
     newest = observed.newest(spec.name)
-    before_others = not sync.is_sidecar(spec) and any(
-        one.name == spec.name for one in pod.spec.init_containers
-    )
-    made = container_status_pb2.ContainerStatus(
-        name=spec.name, image=spec.image, image_id="", ready=False, started=False, restart_count=0
+    known = subject.known.get(spec.name)
+    made = ContainerStatus(
+        name=spec.name,
+        image=spec.image,
+        image_id="",
+        ready=False,
+        started=False,
+        restart_count=known.restart_count if known is not None else 0,
     )
     if newest is None:
-        if pod.status.phase not in ("Succeeded", "Failed"):
-            reason, message = sync.waiting(pod, spec.name, observed, memory.problems, now)
-            _wait(made.state, reason, message)
-        return made
-    made.restart_count = newest.attempt
-    made.container_id = f"{around.runtime}://{newest.id}"
+        return _forgotten(subject, spec, made)
+    made.restart_count = max(made.restart_count, newest.attempt)
+    made.container_id = f"{subject.around.runtime}://{newest.id}"
     made.image_id = newest.image_id
     before = observed.before(spec.name)
+    if before is not None and before.state == "exited":
+        _ended(made.last_state, before, subject.around)
+    elif known is not None and known.container_id == made.container_id:
+        made.last_state.CopyFrom(known.last_state)
     if newest.state == "running":
         made.state.running.started_at.seconds = int(newest.started_at or newest.created_at)
         made.started = True
-        made.ready = not before_others
-        if before is not None and before.state == "exited":
-            _ended(made.last_state, before, around)
+        made.ready = not _goes_before(pod, spec)
         return made
     if newest.state == "exited":
-        again = sync.restarts(sync.policy_of(pod, spec), newest.exit_code) and not sync.ending(
-            pod, memory
-        )
-        if again:
-            reason, message = sync.waiting(pod, spec.name, observed, memory.problems, now)
-            # Between the end and a restart at once there is nothing to wait for: show the end.
-            if reason in ("ContainerCreating", "PodInitializing"):
-                _ended(made.state, newest, around)
-                if before is not None and before.state == "exited":
-                    _ended(made.last_state, before, around)
-                return made
+        again = not sync.ending(pod, memory) and sync.starts_again(pod, spec, newest)
+        reason, message = sync.waiting(pod, spec.name, observed, memory, subject.now)
+        # Between the end and a restart at once there is nothing to wait for: show the end.
+        if again and reason not in ("ContainerCreating", "PodInitializing"):
             _wait(made.state, reason, message)
-            _ended(made.last_state, newest, around)
+            _ended(made.last_state, newest, subject.around)
             return made
-        _ended(made.state, newest, around)
-        made.ready = before_others and newest.exit_code == 0
-        if before is not None and before.state == "exited":
-            _ended(made.last_state, before, around)
+        _ended(made.state, newest, subject.around)
+        made.ready = _goes_before(pod, spec) and newest.exit_code == 0
         return made
-    reason, message = sync.waiting(pod, spec.name, observed, memory.problems, now)
+    reason, message = sync.waiting(pod, spec.name, observed, memory, subject.now)
     _wait(made.state, reason, message)
+    return made
+
+
+def _goes_before(pod: pod_pb2.Pod, spec: container_pb2.Container) -> bool:
+    """Whether it is an init container that ends before the others start."""
+    return not sync.is_sidecar(spec) and any(
+        one.name == spec.name for one in pod.spec.init_containers
+    )
+
+
+def _forgotten(
+    subject: _Subject, spec: container_pb2.Container, made: ContainerStatus
+) -> ContainerStatus:
+    """Of a container that the runtime does not know: not yet, or not any more."""
+    known, pod = subject.known.get(spec.name), subject.pod
+    was_there = known is not None and bool(known.container_id)
+    if not sync.ending(pod, subject.memory):
+        if known is not None and was_there:
+            last = known.state if known.state.HasField("terminated") else known.last_state
+            made.last_state.CopyFrom(last)
+        reason, message = sync.waiting(
+            pod, spec.name, subject.observed, subject.memory, subject.now
+        )
+        _wait(made.state, reason, message)
+        return made
+    if known is None:
+        return made
+    made.CopyFrom(known)
+    made.started = False
+    if made.state.HasField("running"):
+        made.ready = False
+        lost = made.state.terminated
+        lost.exit_code, lost.reason = 137, "ContainerStatusUnknown"
+        lost.message = "The container could not be located when the pod was terminated"
+        lost.container_id = made.container_id
     return made
 
 
@@ -167,42 +242,63 @@ def _ended(
 
 
 def _conditions(pod: pod_pb2.Pod, made: pod_pb2.PodStatus, observed: Observed, now: float) -> None:
-    unready = [one.name for one in made.container_statuses if not one.ready]
-    uninitialized = [one.name for one in made.init_container_statuses if not one.ready]
-    box = any(one.ready and (one.addresses or pod.spec.host_network) for one in observed.sandboxes)
-    finished = made.phase in ("Succeeded", "Failed")
+    finished = made.phase in sync.FINAL
     done = "PodCompleted" if made.phase == "Succeeded" else "PodFailed"
-    containers_ready = not finished and not unready
-    reason, message = "", ""
-    if finished:
-        reason = done
-    elif unready:
-        reason = "ContainersNotReady"
-        message = f"containers with unready status: [{' '.join(unready)}]"
-    gates = [
-        gate.condition_type
-        for gate in pod.spec.readiness_gates
-        if not any(c.type == gate.condition_type and c.status == "True" for c in made.conditions)
-    ]
-    ready = containers_ready and not gates
-    gate_said = (
-        (reason, message)
-        if not containers_ready or not gates
-        else ("ReadinessGatesNotReady", f"the status of pod readiness gate {gates} is not True")
-    )
-    initialized = not uninitialized
-    init_said = (
-        ("", "")
-        if initialized
-        else (
-            "ContainersNotInitialized",
-            f"containers with incomplete status: [{' '.join(uninitialized)}]",
-        )
-    )
+    box = any(one.ready and (one.addresses or pod.spec.host_network) for one in observed.sandboxes)
     _set(made, "PodReadyToStartContainers", box, ("", ""), now)
-    _set(made, "Initialized", initialized, init_said, now)
-    _set(made, "ContainersReady", containers_ready, (reason, message), now)
-    _set(made, "Ready", ready, gate_said, now)
+
+    late = _uninitialized(pod, made)
+    said = f"containers with incomplete status: [{' '.join(late)}]" if late else ""
+    if made.phase == "Succeeded":
+        _set(made, "Initialized", True, (done, ""), now)
+    else:
+        _set(made, "Initialized", not late, ("ContainersNotInitialized" if late else "", said), now)
+
+    sidecars = {one.name for one in pod.spec.init_containers if sync.is_sidecar(one)}
+    lasting = [
+        *(one for one in made.init_container_statuses if one.name in sidecars),
+        *made.container_statuses,
+    ]
+    unready = [one.name for one in lasting if not one.ready]
+    why = ("", "")
+    if finished:
+        why = (done, "")
+    elif unready:
+        why = ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
+    ready = not finished and not unready
+    gates = _shut_gates(pod, made)
+    if ready and gates:
+        _set(made, "Ready", False, ("ReadinessGatesNotReady", ", ".join(gates)), now)
+    else:
+        _set(made, "Ready", ready, why, now)
+    _set(made, "ContainersReady", ready, why, now)
+
+
+def _uninitialized(pod: pod_pb2.Pod, made: pod_pb2.PodStatus) -> list[str]:
+    """Init containers whose part is still to come; none once one of the others has started."""
+    if any(one.container_id for one in made.container_statuses):
+        return []
+    sidecars = [one.name for one in pod.spec.init_containers if sync.is_sidecar(one)]
+    return [
+        one.name
+        for one in made.init_container_statuses
+        if not (one.started if one.name in sidecars else one.ready)
+    ]
+
+
+def _shut_gates(pod: pod_pb2.Pod, made: pod_pb2.PodStatus) -> list[str]:
+    """What the readiness gates that are not open say."""
+    found = []
+    for gate in pod.spec.readiness_gates:
+        kind = gate.condition_type
+        condition = next((one for one in made.conditions if one.type == kind), None)
+        if condition is None:
+            said = f'corresponding condition of pod readiness gate "{kind}" does not exist.'
+            found.append(said)
+        elif condition.status != "True":
+            said = f'the status of pod readiness gate "{kind}" is not "True", but'
+            found.append(f"{said} {condition.status}")
+    return found
 
 
 def _set(

@@ -1,16 +1,22 @@
 """The kubelet's heart: from what is wanted and what is there to what to do next.
 
 `plan(pod, observed, memory, now)` is pure and total: it may be asked at any moment, after any
-crash, and answers the next steps and when to ask again. Nothing is remembered that the runtime
-does not know itself, but for failures to get images and to start (`Memory`), which a restarted
-kubelet may well try again.
+crash, and answers the next steps and when to ask again. What it needs to know it reads off the
+runtime; `Memory` is what may be lost: failures to get images and to start, kills under way, and
+moments of the steady clock, which a restarted kubelet works out anew.
+
+`now` and all moments here are the steady clock's: nothing is restarted sooner or later because
+somebody sets the machine's clock.
 
 Restarts: at once the first time, then after 10, 20, 40 … 300 s; after ten minutes of running it
 begins anew. The wait before a start is noted on the container, so the next follows from it.
+
+A new sandbox begins with the init containers again. Without restarts (Never) a pod whose sandbox
+has ended is over.
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field
 
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
@@ -21,6 +27,11 @@ FIRST_DELAY_SECONDS = 10.0
 MOST_DELAY_SECONDS = 300.0
 STEADY_SECONDS = 600.0
 DEFAULT_GRACE_SECONDS = 30
+FINAL = ("Succeeded", "Failed")
+PULLS = ("ErrImagePull", "ImagePullBackOff")
+CRASH_LOOP = "CrashLoopBackOff"
+# What is left to a container whose turn to end comes late, or whose pod is forgotten by force.
+LEAST_GRACE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +77,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Remove an ended instance that nobody asks about any more."""
+    """Remove an instance that never ran, or that nobody asks about any more."""
 
     id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,16 @@ class Memory:
     problems: dict[str, Problem] = field(default_factory=dict)
     # Container id -> when the kill that is under way ends its grace.
     killing: dict[str, float] = field(default_factory=dict)
+    # Container id -> when it ended.
+    ended: dict[str, float] = field(default_factory=dict)
+    # Container name, or "" -> an attempt that the runtime refuses to make, as it has one.
+    taken: dict[str, int] = field(default_factory=dict)
+    # Names of containers whose image is being pulled.
+    pulling: set[str] = field(default_factory=set)
+    # The pod ends: when its grace is over.
+    ends_at: float | None = None
+    # When the pod has been active as long as it may.
+    deadline_at: float | None = None
     # Set once: the pod has failed as a whole ("DeadlineExceeded", "Evicted", …).
     failed: tuple[str, str] | None = None
 
@@ -114,21 +136,14 @@ def plan(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Pl
     if ending(pod, memory):
         return _end(pod, observed, memory, now)
     if over(pod, observed):
-        return _settle(pod, observed)
+        return _settle(pod, observed, memory, now)
     box = observed.sandboxes[0] if observed.sandboxes else None
     if box is None or not box.ready:
-        return _new_sandbox(observed, memory, now)
-    steps: list[Step] = _leftovers(observed)
-    again: list[float] = []
-    for container in _due(pod, observed):
-        step, at = _container(pod, container, observed, memory, now)
-        if step is not None:
-            steps.append(step)
-        if at is not None:
-            again.append(at)
-    if (deadline := deadline_at(pod)) is not None:
-        again.append(deadline)
-    return Plan(tuple(steps), min(again, default=None))
+        made = _new_sandbox(observed, memory, now)
+    else:
+        made = _containers(pod, observed, memory, now)
+    again = [at for at in (made.again_at, memory.deadline_at) if at is not None]
+    return Plan(made.steps, min(again, default=None))
 
 
 def ending(pod: pod_pb2.Pod, memory: Memory) -> bool:
@@ -136,13 +151,17 @@ def ending(pod: pod_pb2.Pod, memory: Memory) -> bool:
     return (
         pod.metadata.HasField("deletion_timestamp")
         or memory.failed is not None
-        or pod.status.phase in ("Succeeded", "Failed")
+        or pod.status.phase in FINAL
     )
 
 
 def over(pod: pod_pb2.Pod, observed: Observed) -> bool:
-    """Whether every container has ended and none will start again."""
-    policy = pod.spec.restart_policy or "Always"
+    """Whether every container has ended and none will start again. Sidecars do not count."""
+    boxes = observed.sandboxes
+    if pod.spec.restart_policy == "Never" and boxes and not boxes[0].ready:
+        states = {one.state for one in observed.containers}
+        if "exited" in states and "running" not in states:
+            return True
     for container in pod.spec.init_containers:
         if is_sidecar(container):
             continue
@@ -150,14 +169,24 @@ def over(pod: pod_pb2.Pod, observed: Observed) -> bool:
         if newest is None or newest.state != "exited":
             return False
         if newest.exit_code != 0:
-            return policy == "Never"
+            return not starts_again(pod, container, newest)
     for container in pod.spec.containers:
         newest = observed.newest(container.name)
         if newest is None or newest.state != "exited":
             return False
-        if restarts(policy, newest.exit_code):
+        if starts_again(pod, container, newest):
             return False
     return True
+
+
+def starts_again(pod: pod_pb2.Pod, container: container_pb2.Container, ended: Container) -> bool:
+    """Whether a container that ended so starts again, in a pod that goes on."""
+    return has_changed(container, ended) or restarts(policy_of(pod, container), ended.exit_code)
+
+
+def has_changed(container: container_pb2.Container, one: Container) -> bool:
+    """Whether this instance is not of the container as it is wanted now."""
+    return one.hash != "" and one.hash != fingerprint(container)
 
 
 def is_sidecar(container: container_pb2.Container) -> bool:
@@ -189,9 +218,19 @@ def next_delay(ended: Container) -> float:
     return min(MOST_DELAY_SECONDS, max(FIRST_DELAY_SECONDS, ended.delay * 2))
 
 
-def problem(before: Problem | None, reason: str, message: str, now: float) -> Problem:
-    """What to remember of a failure to start: waits 10, 20 … 300 s."""
-    delay = min(MOST_DELAY_SECONDS, before.delay * 2) if before else FIRST_DELAY_SECONDS
+def problem(
+    before: Problem | None,
+    reason: str,
+    message: str,
+    now: float,
+    *,
+    first_seconds: float = FIRST_DELAY_SECONDS,
+    most_seconds: float = MOST_DELAY_SECONDS,
+) -> Problem:
+    """What to remember of a failure to start: waits twice as long each time it is the same."""
+    delay = first_seconds
+    if before is not None and (before.reason in PULLS) == (reason in PULLS):
+        delay = min(most_seconds, max(first_seconds, before.delay * 2))
     return Problem(reason, message, now + delay, delay)
 
 
@@ -202,54 +241,77 @@ def fingerprint(container: container_pb2.Container) -> str:
 
 def grace(pod: pod_pb2.Pod) -> int:
     """Seconds that the pod's containers are given to end."""
-    if pod.metadata.HasField("deletion_grace_period_seconds"):
-        return pod.metadata.deletion_grace_period_seconds
+    own = DEFAULT_GRACE_SECONDS
     if pod.spec.HasField("termination_grace_period_seconds"):
-        return pod.spec.termination_grace_period_seconds
-    return DEFAULT_GRACE_SECONDS
-
-
-def deadline_at(pod: pod_pb2.Pod) -> float | None:
-    """When the pod has run as long as it may."""
-    if not pod.spec.HasField("active_deadline_seconds") or not pod.status.HasField("start_time"):
-        return None
-    return float(pod.status.start_time.seconds + pod.spec.active_deadline_seconds)
+        own = pod.spec.termination_grace_period_seconds
+        own = 1 if own < 0 else own
+    if not pod.metadata.HasField("deletion_grace_period_seconds"):
+        return own
+    # An object may be removed by force at once; its containers still hear of it.
+    return max(pod.metadata.deletion_grace_period_seconds, min(own, LEAST_GRACE_SECONDS))
 
 
 def _end(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Plan:
-    seconds = grace(pod)
-    steps: list[Step] = []
-    for one in observed.running:
-        until = memory.killing.get(one.id)
-        # A second deletion may only shorten.
-        if until is None or until > now + seconds + 1:
-            steps.append(Kill(one.id, one.name, seconds, "Stopping container"))
     if observed.running:
-        return Plan(tuple(steps))
-    steps += [StopSandbox(box.id) for box in observed.sandboxes if box.ready]
+        return Plan(_kills(pod, observed, memory, now))
+    stops = tuple(StopSandbox(box.id) for box in observed.sandboxes if box.ready)
     if not pod.metadata.HasField("deletion_timestamp"):
-        return Plan(tuple(steps))
-    return Plan((*steps, Finish()))
+        return Plan(stops)
+    return Plan((*stops, Finish()))
 
 
-def _settle(pod: pod_pb2.Pod, observed: Observed) -> Plan:
-    """All has ended: the sandbox goes, the ended containers stay for their logs."""
+def _settle(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Plan:
+    """All has ended: sidecars and sandbox go, the ended containers stay for their logs."""
+    if observed.running:
+        return Plan(_kills(pod, observed, memory, now))
     return Plan(tuple(StopSandbox(box.id) for box in observed.sandboxes if box.ready))
 
 
+def _kills(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> tuple[Step, ...]:
+    """Ends what runs: sidecars after the others, in reverse order, all within one grace."""
+    seconds = grace(pod)
+    if memory.ends_at is not None:
+        left = max(LEAST_GRACE_SECONDS, math.ceil(memory.ends_at - now))
+        seconds = min(seconds, left)
+    sidecars = [one.name for one in pod.spec.init_containers if is_sidecar(one)]
+    due = [one for one in observed.running if one.name not in sidecars]
+    while not due:
+        last = sidecars.pop()
+        due = [one for one in observed.running if one.name == last]
+    # A kill that is under way is only ever made shorter.
+    return tuple(
+        Kill(one.id, one.name, seconds, "Stopping container")
+        for one in due
+        if memory.killing.get(one.id, math.inf) > now + seconds + 1
+    )
+
+
 def _new_sandbox(observed: Observed, memory: Memory, now: float) -> Plan:
-    steps: list[Step] = [
-        Kill(one.id, one.name, 2, "Its sandbox has ended")
-        for one in observed.running
-        if one.id not in memory.killing
-    ]
     if observed.running:
-        return Plan(tuple(steps))
+        return Plan(
+            tuple(
+                Kill(one.id, one.name, LEAST_GRACE_SECONDS, "Its sandbox has ended")
+                for one in observed.running
+                if one.id not in memory.killing
+            )
+        )
     trouble = memory.problems.get("")
     if trouble is not None and trouble.again_at > now:
         return Plan((), trouble.again_at)
-    attempt = max((box.attempt for box in observed.sandboxes), default=-1) + 1
-    return Plan((RunSandbox(attempt),))
+    known = max((box.attempt for box in observed.sandboxes), default=-1)
+    return Plan((RunSandbox(max(known, memory.taken.get("", -1)) + 1),))
+
+
+def _containers(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Plan:
+    steps = _leftovers(observed)
+    again: list[float] = []
+    for container in _due(pod, observed):
+        step, at = _container(pod, container, observed, memory, now)
+        if step is not None:
+            steps.append(step)
+        if at is not None:
+            again.append(at)
+    return Plan(tuple(steps), min(again, default=None))
 
 
 def _leftovers(observed: Observed) -> list[Step]:
@@ -266,25 +328,35 @@ def _leftovers(observed: Observed) -> list[Step]:
         seen[one.name] = seen.get(one.name, 0) + 1
         unborn = one.state == "created" and (seen[one.name] > 1 or one.sandbox != current)
         if unborn or (one.state == "exited" and seen[one.name] > 2):
-            steps.append(RemoveContainer(one.id))
+            steps.append(RemoveContainer(one.id, one.name))
     return steps
 
 
 def _due(pod: pod_pb2.Pod, observed: Observed) -> list[container_pb2.Container]:
     """Containers that should run now: init containers one by one, then all the others.
 
-    A sidecar holds up the next one only until it runs, and is kept running from then on.
+    A sidecar holds up the next one only until it runs, and is kept running from then on. An init
+    container that has a later one in the same sandbox has done its part, whatever is left of it.
     """
-    sidecars = []
-    for container in pod.spec.init_containers:
+    current = observed.sandboxes[0].id
+    inits = pod.spec.init_containers
+    here = {one.name for one in observed.containers if one.sandbox == current}
+    reached = max((index for index, one in enumerate(inits) if one.name in here), default=0)
+    if any(one.name in here for one in pod.spec.containers):
+        reached = len(inits)
+    found = []
+    for index, container in enumerate(inits):
         newest = observed.newest(container.name)
+        state = newest.state if newest is not None and newest.sandbox == current else ""
         if is_sidecar(container):
-            sidecars.append(container)
-            if newest is None or (newest.state != "running" and newest.attempt == 0):
-                return sidecars
-        elif newest is None or newest.state != "exited" or newest.exit_code != 0:
-            return [*sidecars, container]
-    return [*sidecars, *pod.spec.containers]
+            found.append(container)
+            if index >= reached and state != "running":
+                return found
+        elif index >= reached and not (
+            newest is not None and state == "exited" and newest.exit_code == 0
+        ):
+            return [*found, container]
+    return [*found, *pod.spec.containers]
 
 
 def _container(
@@ -296,54 +368,75 @@ def _container(
 ) -> tuple[Step | None, float | None]:
     current = observed.sandboxes[0].id
     newest = observed.newest(container.name)
-    if newest is not None and newest.state == "running":
-        if newest.sandbox != current and newest.id not in memory.killing:
-            return Kill(newest.id, newest.name, 2, "Its sandbox has ended"), None
-        if newest.hash and newest.hash != fingerprint(container):
-            if newest.id in memory.killing:
-                return None, None
+    delay, at = 0.0, now
+    if newest is None:
+        return _start(pod, container, observed, memory, now, delay, at)
+    if newest.state == "running":
+        if newest.id in memory.killing:
+            return None, None
+        if newest.sandbox != current:
+            return Kill(newest.id, newest.name, LEAST_GRACE_SECONDS, "Its sandbox has ended"), None
+        if has_changed(container, newest):
             why = f"Container {container.name} definition changed, will be restarted"
             return Kill(newest.id, newest.name, grace(pod), why), None
         return None, None
-    delay, at = 0.0, now
-    if newest is not None and newest.state == "exited":
-        changed = newest.hash != "" and newest.hash != fingerprint(container)
-        if not restarts(policy_of(pod, container), newest.exit_code) and not changed:
-            return None, None
-        if not changed:
+    if newest.state != "exited":
+        # Made but never started, or lost: a kubelet or its runtime died in between.
+        return RemoveContainer(newest.id, newest.name), None
+    if starts_again(pod, container, newest):
+        if not has_changed(container, newest):
             delay = next_delay(newest)
-            at = newest.finished_at + delay
-    if newest is not None and newest.state in ("created", "unknown"):
-        # Made but never started: a kubelet died in between.
-        return RemoveContainer(newest.id), now
+            at = memory.ended.get(newest.id, now) + delay
+    elif newest.sandbox == current or container.name in {one.name for one in pod.spec.containers}:
+        return None, None
+    return _start(pod, container, observed, memory, now, delay, at)
+
+
+def _start(
+    pod: pod_pb2.Pod,
+    container: container_pb2.Container,
+    observed: Observed,
+    memory: Memory,
+    now: float,
+    delay: float,
+    at: float,
+) -> tuple[Step | None, float | None]:
+    if container.name in memory.pulling:
+        return None, None
     if (trouble := memory.problems.get(container.name)) is not None:
         at = max(at, trouble.again_at)
     if at > now:
         return None, at
-    attempt = 0 if newest is None else newest.attempt + 1
-    return Start(container.name, attempt, current, delay), None
+    newest = observed.newest(container.name)
+    known = newest.attempt if newest is not None else _last_attempt(pod, container.name)
+    attempt = max(known, memory.taken.get(container.name, -1)) + 1
+    return Start(container.name, attempt, observed.sandboxes[0].id, delay), None
+
+
+def _last_attempt(pod: pod_pb2.Pod, name: str) -> int:
+    """Of a container that the runtime has forgotten: what the API remembers."""
+    for one in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+        if one.name == name and one.container_id:
+            return int(one.restart_count)
+    return -1
 
 
 def waiting(
-    pod: pod_pb2.Pod,
-    name: str,
-    observed: Observed,
-    problems: Mapping[str, Problem],
-    now: float,
+    pod: pod_pb2.Pod, name: str, observed: Observed, memory: Memory, now: float
 ) -> tuple[str, str]:
     """Reason and message of a container that does not run but will."""
-    trouble = problems.get(name)
+    trouble = memory.problems.get(name)
     if trouble is not None:
         return trouble.reason, trouble.message
     newest = observed.newest(name)
     if newest is not None and newest.state == "exited":
         delay = next_delay(newest)
-        if delay and newest.finished_at + delay > now:
+        if delay and memory.ended.get(newest.id, now) + delay > now:
             subject = f"restarting failed container={name} pod={pod.metadata.name}"
             return (
-                "CrashLoopBackOff",
+                CRASH_LOOP,
                 f"back-off {delay:.0f}s {subject}_{pod.metadata.namespace}({pod.metadata.uid})",
             )
-    if pod.spec.init_containers and name in {one.name for one in pod.spec.containers}:
+    if pod.spec.init_containers:
         return "PodInitializing", ""
     return "ContainerCreating", ""

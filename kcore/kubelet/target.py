@@ -52,8 +52,8 @@ class Targets:
             if previous:
                 said = f'previous terminated container "{name}" in pod "{pod.metadata.name}"'
                 raise ApiError(Reason.NOT_FOUND, f"{said} not found")
-            now = worker.node.clock.now()
-            reason, message = sync.waiting(pod, name, seen, worker.memory.problems, now)
+            now = worker.node.clock.monotonic()
+            reason, message = sync.waiting(pod, name, seen, worker.memory, now)
             said = f'container "{name}" in pod "{pod.metadata.name}" is waiting to start: {reason}'
             raise ApiError(Reason.REFUSED, f"{said}: {message}" if message else said)
         found = one

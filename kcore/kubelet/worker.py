@@ -4,60 +4,45 @@
     worker.want(pod)        # it has changed
     worker.seen(observed)   # the runtime has changed
 
-Kills run beside the plan, so that a deletion with less grace overtakes one with more. Everything
-else happens in order. A failure is remembered and tried again after a while; the worker itself
-never dies of one.
+Kills and pulls run beside the plan: a deletion with less grace overtakes one with more, and nobody
+waits for a registry. All else happens in order, and may be left at any await, by a crash or because
+the pod is to end: what comes next is read off the runtime again.
+
+A failure is remembered and tried again after a while; the worker itself never dies of one, nor of a
+pod that it does not understand.
 """
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
+import math
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+import zlib
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
-from kcore_api.runtime.v1 import api_pb2 as pb
 
-from kcore.clock import Clock
-from kcore.kubelet import container, cri, env, status, sync, volume
-from kcore.kubelet.observed import NOTHING, Observed, Reader
-from kcore.tasks import Tasks
+from kcore.kubelet import container, cri, image, launch, refusal, status, sync, termination, volume
+from kcore.kubelet.observed import NOTHING, Observed
 from kcore.wire.errors import ApiError
 
 log = logging.getLogger(__name__)
 
+Node = launch.Node
+
 AGAIN_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+# How often volumes follow their objects, at least and at most; and how often sizes are looked at.
+RENEW_SECONDS = (40, 60)
+MEASURE_SECONDS = 10.0
+# Steps that wait for people (a missing ConfigMap) or for the machine (its network): soon again.
+SOON_SECONDS, LATER_SECONDS = 1.0, 15.0
+_SOON = ("ContainerCreating", "CreateContainerConfigError", "CreateContainerError")
 _CGROUPS = Path("/sys/fs/cgroup")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """What every worker of a node works with."""
-
-    name: str
-    runtime: cri.Runtime
-    reader: Reader
-    clock: Clock
-    tasks: Tasks
-    root: Path
-    logs: Path
-    around: status.Surroundings
-    capacity_bytes: int
-    dns: pb.DNSConfig
-    # Allocatable of the node, as texts of quantities.
-    allocatable: Mapping[str, str]
-    # How many pods may have a start under way at once.
-    starts: asyncio.Semaphore
-    # The ConfigMaps and Secrets that a pod names.
-    named: Callable[[pod_pb2.Pod], Awaitable[env.Named]]
-    # (pod, type, reason, message)
-    event: Callable[[pod_pb2.Pod, str, str, str], None]
-    # The status as it is now.
-    report: Callable[[pod_pb2.Pod, pod_pb2.PodStatus], None]
-    # Nothing of the pod is left on this node: its last status.
-    finished: Callable[[pod_pb2.Pod, pod_pb2.PodStatus], Awaitable[None]]
 
 
 @dataclass
@@ -66,19 +51,49 @@ class Worker:
 
     pod: pod_pb2.Pod
     node: Node
+    # It has an object of its uid in the API, which goes when it ends.
+    bound: bool = True
     observed: Observed = NOTHING
     memory: sync.Memory = field(default_factory=sync.Memory)
-    # When to ask again; for whoever decides how often to look at the runtime.
+    # When to ask again, by the steady clock.
     again_at: float | None = None
+    # Something is under way: worth looking at the runtime often.
     busy: bool = True
+    # What the API shows of a pod that is not bound.
+    _mirror: pod_pb2.Pod | None = None
     _seen: Observed | None = None
+    _said: pod_pb2.PodStatus | None = None
+    _finishing: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _volumes: dict[str, Path] | None = None
+    _limit: asyncio.Timeout | None = None
+    _images: image.Images = field(init=False)
+    # Last words by container id, and which of those that wait for a restart people know of.
+    _words: dict[str, str] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+    # Seconds and start that memory.deadline_at was reckoned from.
+    _deadline: tuple[int, int] | None = None
+    _tend_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._images = image.Images(self.node, self.memory, self._wake.set)
 
     def want(self, pod: pod_pb2.Pod) -> None:
         """The pod is wanted so now."""
         self.pod = pod
+        if self._said is not None and not self._finishing:
+            # Somebody else may have written to its status.
+            self._report()
+        if self._limit is not None and sync.ending(pod, self.memory):
+            self._limit.reschedule(0.0)
+            self._limit = None
         self._wake.set()
+
+    def show(self, mirror: pod_pb2.Pod | None) -> None:
+        """Of a static pod: this object is to tell people of it."""
+        if mirror is not self._mirror:
+            self._mirror = mirror
+            if self._said is not None and not self._finishing:
+                self._report()
 
     def seen(self, observed: Observed) -> None:
         """A look at all pods found this: if it is news, the worker looks for itself.
@@ -91,62 +106,172 @@ class Worker:
 
     async def run(self) -> None:
         """Until the pod is finished."""
-        while True:
-            self._wake.clear()
-            self.busy = True
+        wait = AGAIN_SECONDS
+        try:
+            while True:
+                self._wake.clear()
+                self.busy = True
+                try:
+                    if await self._attend():
+                        return
+                    wait = AGAIN_SECONDS
+                except (cri.CriError, ApiError, OSError) as error:
+                    log.warning("%s: %s", self._name, error)
+                    self.again_at = self.node.clock.monotonic() + wait
+                except Exception:
+                    # A pod that nobody foresaw must not stop the others.
+                    log.exception("%s", self._name)
+                    self.again_at = self.node.clock.monotonic() + wait
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+                self.busy = bool(self.memory.killing)
+                await self._wait()
+        finally:
+            self._images.close()
+
+    async def _attend(self) -> bool:
+        """Plans and works; what was begun for a pod that was to run is left when it is to end."""
+        while not sync.ending(self.pod, self.memory):
             try:
-                if await self._round():
-                    return
-            except (cri.CriError, ApiError, OSError) as error:
-                log.warning("%s: %s", self._name, error)
-                self.again_at = self.node.clock.now() + AGAIN_SECONDS
-            self.busy = bool(self.memory.killing)
-            await self._wait()
+                async with asyncio.timeout(None) as limit:
+                    self._limit = limit
+                    return await self._round()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+            finally:
+                self._limit = None
+        return await self._round()
 
     async def _round(self) -> bool:
-        """Plans and works until nothing is left to do now; True when the pod is finished."""
+        """Until nothing is left to do now; True when the pod is finished."""
         while True:
-            self.observed = await self.node.reader.list_pod(self.pod.metadata.uid)
-            now = self.node.clock.now()
-            deadline = sync.deadline_at(self.pod)
-            if self.memory.failed is None and deadline is not None and now >= deadline:
-                said = "Pod was active on the node longer than the specified deadline"
-                self.memory.failed = ("DeadlineExceeded", said)
+            await self._look()
+            self._judge()
+            now = self.node.clock.monotonic()
             planned = sync.plan(self.pod, self.observed, self.memory, now)
             self.again_at = planned.again_at
             self._report()
+            pod = self.pod
             for step in planned.steps:
                 if isinstance(step, sync.Finish):
                     await self._finish()
                     return True
-                await self._do(step)
+                await self._do(pod, step)
             if all(isinstance(step, sync.Kill) for step in planned.steps):
+                await self._tend(now)
                 return False
 
     async def _wait(self) -> None:
-        if self.again_at is None:
-            await self._wake.wait()
-            return
-        pause = max(0.0, self.again_at - self.node.clock.now())
-        sleeper = asyncio.ensure_future(self.node.clock.sleep(pause))  # noqa: TID251
-        waker = asyncio.ensure_future(self._wake.wait())  # noqa: TID251
-        try:
-            await asyncio.wait((sleeper, waker), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (sleeper, waker):
-                task.cancel()
+        pause = None
+        if self.again_at is not None:
+            pause = max(0.0, self.again_at - self.node.clock.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
 
     @property
     def _name(self) -> str:
         return f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
 
-    def _report(self) -> None:
-        node = self.node
-        made = status.make(self.pod, self.observed, self.memory, node.around, node.clock.now())
-        node.report(self.pod, made)
+    # Seeing and saying.
 
-    async def _do(self, step: sync.Step) -> None:
-        runtime = self.node.runtime
+    async def _look(self) -> None:
+        """What the runtime has of the pod, with last words and moments of the steady clock."""
+        node, memory = self.node, self.memory
+        found = await node.reader.list_pod(self.pod.metadata.uid)
+        wall, steady = node.clock.now(), node.clock.monotonic()
+        specs = {one.name: one for one in _every(self.pod)}
+        ended = [one for one in found.containers if one.state == "exited"]
+        for one in ended:
+            if one.id not in memory.ended:
+                # Whatever has been done to the clock on the wall: not in the future.
+                memory.ended[one.id] = steady - max(0.0, wall - one.finished_at)
+            if one.id not in self._words:
+                spec = specs.get(one.name)
+                said = one.message
+                if spec is not None and refusal.is_name(self.pod.metadata.uid):
+                    said = termination.words(node.root, node.logs, self.pod, spec, one)
+                self._words[one.id] = said
+        self.observed = dataclasses.replace(
+            found,
+            containers=tuple(
+                dataclasses.replace(one, message=self._words[one.id]) if one in ended else one
+                for one in found.containers
+            ),
+        )
+        there = {one.id for one in ended}
+        for known in (memory.ended, self._words):
+            for gone in [key for key in known if key not in there]:
+                del known[gone]
+        self._told &= there
+        running = {one.id for one in found.running}
+        for gone in [key for key in memory.killing if key not in running]:
+            del memory.killing[gone]
+
+    def _judge(self) -> None:
+        """Whether the pod as a whole has failed."""
+        pod, memory, clock = self.pod, self.memory, self.node.clock
+        if not sync.ending(pod, memory) and not sync.over(pod, self.observed):
+            memory.ends_at = None
+        if memory.failed is not None:
+            return
+        try:
+            refusal.sandbox(pod)
+        except refusal.Refused as error:
+            self._fail("SysctlForbidden", str(error))
+            return
+        self._reckon_deadline()
+        if memory.deadline_at is not None and clock.monotonic() >= memory.deadline_at:
+            said = "Pod was active on the node longer than the specified deadline"
+            self._fail("DeadlineExceeded", said)
+
+    def _fail(self, reason: str, message: str) -> None:
+        if self.pod.status.phase not in sync.FINAL:
+            self.memory.failed = (reason, message)
+            self.node.event(self.pod, "Warning", reason, message)
+
+    def _reckon_deadline(self) -> None:
+        spec, memory, clock = self.pod.spec, self.memory, self.node.clock
+        if not spec.HasField("active_deadline_seconds") or sync.over(self.pod, self.observed):
+            memory.deadline_at = None
+            return
+        said = self._said if self._said is not None else self.pod.status
+        if not said.HasField("start_time"):
+            return
+        base = (spec.active_deadline_seconds, said.start_time.seconds)
+        if base != self._deadline or memory.deadline_at is None:
+            self._deadline = base
+            memory.deadline_at = clock.monotonic() + sum(base) - clock.now()
+
+    def _report(self) -> None:
+        node, pod = self.node, self.pod
+        self._said = self._status()
+        for one in (*self._said.init_container_statuses, *self._said.container_statuses):
+            newest = self.observed.newest(one.name)
+            if (
+                one.state.waiting.reason == sync.CRASH_LOOP
+                and newest is not None
+                and newest.id not in self._told
+            ):
+                self._told.add(newest.id)
+                meta = pod.metadata
+                said = f"{one.name} in pod {meta.name}_{meta.namespace}({meta.uid})"
+                node.event(
+                    pod, "Warning", "BackOff", f"Back-off restarting failed container {said}"
+                )
+        shown = pod if self.bound else self._mirror
+        if shown is not None:
+            node.report(shown, self._said)
+
+    def _status(self) -> pod_pb2.PodStatus:
+        node = self.node
+        now = status.Moment(node.clock.now(), node.clock.monotonic())
+        return status.make(self.pod, self.observed, self.memory, node.around, now, self._said)
+
+    # Doing.
+
+    async def _do(self, pod: pod_pb2.Pod, step: sync.Step) -> None:
+        runtime, memory = self.node.runtime, self.memory
         match step:
             case sync.Kill():
                 self._kill(step)
@@ -156,213 +281,163 @@ class Worker:
                 await runtime.remove_pod_sandbox(step.id)
             case sync.RemoveContainer():
                 await runtime.remove_container(step.id)
+                memory.taken.pop(step.name, None)
             case sync.RunSandbox():
-                async with self.node.starts:
-                    await self._sandbox(step)
+                await self._try("", step.attempt, self._run_sandbox(pod, step))
             case sync.Start():
-                async with self.node.starts:
-                    await self._start(step)
+                await self._try(step.name, step.attempt, self._start(pod, step))
 
     def _kill(self, step: sync.Kill) -> None:
-        clock = self.node.clock
-        until = clock.now() + step.grace_seconds
+        now = self.node.clock.monotonic()
+        until = now + step.grace_seconds
+        if sync.ending(self.pod, self.memory) or sync.over(self.pod, self.observed):
+            ends_at = self.memory.ends_at
+            self.memory.ends_at = until if ends_at is None else min(until, ends_at)
         if step.id not in self.memory.killing:
             self.node.event(self.pod, "Normal", "Killing", f"{step.why} {step.name}".strip())
         self.memory.killing[step.id] = until
-
-        async def stop() -> None:
-            try:
-                await self.node.runtime.stop_container(step.id, step.grace_seconds)
-            finally:
-                if self.memory.killing.get(step.id) == until:
-                    del self.memory.killing[step.id]
-                self._wake.set()
-
-        self.node.tasks.supervise(stop(), self._grumble, f"kill {step.name}")
+        self.node.tasks.supervise(self._stop(step.id, until), self._grumble, f"kill {step.name}")
 
     def _grumble(self, error: Exception) -> None:
-        log.warning("%s: %s", self._name, error)
+        log.error("%s: %r", self._name, error)
 
-    async def _sandbox(self, step: sync.RunSandbox) -> None:
-        node, now = self.node, self.node.clock.now()
+    async def _stop(self, container_id: str, until: float) -> None:
+        """Until a look at the runtime says that it has ended, or a shorter kill has begun."""
+        node = self.node
+        while self.memory.killing.get(container_id) == until:
+            left = max(0, math.ceil(until - node.clock.monotonic()))
+            try:
+                await node.runtime.stop_container(container_id, left)
+            except cri.CriError as error:
+                log.warning("%s: %s", self._name, error)
+            self._wake.set()
+            await node.clock.sleep(AGAIN_SECONDS)
+
+    async def _try(self, name: str, attempt: int, work: Coroutine[Any, Any, None]) -> None:
+        """Does it, or remembers why it can't be done now. `name` "": the sandbox."""
+        memory, node = self.memory, self.node
         try:
-            await self._make_volumes()
-        except volume.VolumeError as error:
-            node.event(self.pod, "Warning", "FailedMount", str(error))
-            self._failed("", "ContainerCreating", str(error))
-            return
-        directory = container.log_directory(node.logs, self.pod)
-        for one in (*self.pod.spec.init_containers, *self.pod.spec.containers):
-            (directory / one.name).mkdir(parents=True, exist_ok=True)
-        config = container.sandbox(self.pod, step.attempt, node.logs, node.dns)
-        try:
-            await node.runtime.run_pod_sandbox(config)
-        except cri.CriError as error:
-            said = f"Failed to create pod sandbox: {error.message}"
-            node.event(self.pod, "Warning", "FailedCreatePodSandBox", said)
-            # The network may just not be there yet: soon again, not after a long wait.
-            self.memory.problems[""] = sync.Problem(
-                "ContainerCreating", said, now + AGAIN_SECONDS, AGAIN_SECONDS
+            await work
+        except launch.Failure as failure:
+            said = failure.message if not name else f"Error: {failure.message}"
+            node.event(self.pod, "Warning", failure.event, said)
+            if failure.is_taken:
+                # By a call that was thought lost. Its outcome is seen by now, or never.
+                memory.taken[name] = attempt
+            soon = failure.reason in _SOON
+            memory.problems[name] = sync.problem(
+                memory.problems.get(name),
+                failure.reason,
+                failure.message,
+                node.clock.monotonic(),
+                first_seconds=SOON_SECONDS if soon else sync.FIRST_DELAY_SECONDS,
+                most_seconds=LATER_SECONDS if soon else sync.MOST_DELAY_SECONDS,
             )
-            return
+
+    async def _run_sandbox(self, pod: pod_pb2.Pod, step: sync.RunSandbox) -> None:
+        async with self.node.starts:
+            await launch.sandbox(self.node, pod, self.observed, step.attempt)
         self.memory.problems.pop("", None)
+        self.memory.taken.pop("", None)
 
-    async def _make_volumes(self) -> dict[str, Path]:
-        if self._volumes is None:
-            named = await self.node.named(self.pod)
-            self._volumes = volume.make(self.pod, named, self._facts(), self.node.root)
-        return self._volumes
-
-    def _facts(self) -> env.Facts:
-        box = next((one for one in self.observed.sandboxes if one.ready), None)
-        hosts = self.node.around.addresses
-        pods = hosts if self.pod.spec.host_network else (box.addresses if box else ())
-        return env.Facts(pods, hosts, self.node.allocatable)
-
-    async def _start(self, step: sync.Start) -> None:
-        every = (*self.pod.spec.init_containers, *self.pod.spec.containers)
-        spec = next(one for one in every if one.name == step.name)
-        image = await self._image(spec)
-        if image is None:
+    async def _start(self, pod: pod_pb2.Pod, step: sync.Start) -> None:
+        spec = next((one for one in _every(pod) if one.name == step.name), None)
+        if spec is None:
             return
+        there = await self._images.get(pod, spec)
+        if there is None:
+            return
+        async with self.node.starts:
+            await launch.container(self.node, pod, self.observed, step, spec, there)
+        self.memory.problems.pop(step.name, None)
+        self.memory.taken.pop(step.name, None)
+
+    # Looking after volumes.
+
+    async def _tend(self, now: float) -> None:
+        """Volumes follow their objects, and stay within their limits."""
+        pod, node = self.pod, self.node
+        follows, is_limited = volume.follows(pod), volume.is_limited(pod)
+        if sync.ending(pod, self.memory) or not (follows or is_limited):
+            return
+        least, most = RENEW_SECONDS
+        # Each pod at moments of its own.
+        period: float = least + zlib.crc32(pod.metadata.uid.encode()) % (most - least)
+        if is_limited:
+            period = min(period, MEASURE_SECONDS)
+        if self._tend_at is None:
+            self._tend_at = now + period
+        elif now >= self._tend_at:
+            self._tend_at = now + period
+            if follows:
+                await self._renew(pod)
+            if is_limited:
+                said = await launch.on_disk(lambda: volume.overfull(pod, node.root))
+                if said:
+                    self._fail("Evicted", said)
+                    self._tend_at = now
+        self.again_at = min(
+            self._tend_at, self._tend_at if self.again_at is None else self.again_at
+        )
+
+    async def _renew(self, pod: pod_pb2.Pod) -> None:
         node = self.node
         try:
-            named = await node.named(self.pod)
-            variables = env.variables(self.pod, spec, named, self._facts())
-            if not spec.security_context.HasField("run_as_user"):
-                self._check_user(spec, image)
-            places = await self._make_volumes()
-            mounts = volume.mounts(spec, places, variables, self.pod.spec.volumes)
-            self._hosts(spec, mounts)
-        except (env.Missing, volume.VolumeError) as error:
-            node.event(self.pod, "Warning", "Failed", f"Error: {error}")
-            self._failed(step.name, "CreateContainerConfigError", str(error))
-            return
-        config = container.config(
-            self.pod,
-            spec,
-            attempt=step.attempt,
-            delay=step.delay,
-            image=image.id,
-            variables=variables,
-            mounts=mounts,
-            capacity_bytes=node.capacity_bytes,
-        )
-        config.annotations["io.kubernetes.container.hash"] = sync.fingerprint(spec)
-        box = container.sandbox(self.pod, self.observed.sandboxes[0].attempt, node.logs, node.dns)
-        try:
-            made = await node.runtime.create_container(step.sandbox, config, box)
-        except cri.CriError as error:
-            node.event(self.pod, "Warning", "Failed", f"Error: {error.message}")
-            self._failed(step.name, "CreateContainerError", error.message)
-            return
-        node.event(self.pod, "Normal", "Created", f"Created container: {step.name}")
-        try:
-            await node.runtime.start_container(made)
-        except cri.CriError as error:
-            node.event(self.pod, "Warning", "Failed", f"Error: {error.message}")
-            self._failed(step.name, "RunContainerError", error.message)
-            return
-        self.memory.problems.pop(step.name, None)
-        node.event(self.pod, "Normal", "Started", f"Started container {step.name}")
+            named = await node.named(pod)
+            known = launch.facts(node, pod, self.observed)
+            await launch.on_disk(lambda: volume.renew(pod, named, known, node.root))
+        except ApiError as error:
+            # Next time.
+            log.info("%s: volumes stay as they are: %s", self._name, error)
+        except (volume.VolumeError, OSError) as error:
+            node.event(pod, "Warning", "FailedMount", str(error))
 
-    def _check_user(self, spec: container_pb2.Container, image: pb.Image) -> None:
-        """Refuses to run as root what must not."""
-        pod = self.pod.spec.security_context
-        must_not = (
-            spec.security_context.run_as_non_root
-            if spec.security_context.HasField("run_as_non_root")
-            else pod.run_as_non_root
-        )
-        if not must_not or pod.run_as_user:
-            return
-        if image.HasField("uid") and 0 < image.uid.value < 2**32:
-            return
-        if image.username:
-            raise env.Missing(
-                f"container has runAsNonRoot and image has non-numeric user ({image.username}),"
-                " cannot verify user is non-root"
-            )
-        raise env.Missing("container has runAsNonRoot and image will run as root")
-
-    def _hosts(self, spec: container_pb2.Container, mounts: list[pb.Mount]) -> None:
-        """The pod's /etc/hosts, unless it has the node's or brings its own."""
-        if self.pod.spec.host_network or any(m.container_path == "/etc/hosts" for m in mounts):
-            return
-        path = volume.directory(self.node.root, self.pod.metadata.uid) / "etc-hosts"
-        lines = [
-            "# Kubernetes-managed hosts file.",
-            "127.0.0.1\tlocalhost",
-            "::1\tlocalhost ip6-localhost ip6-loopback",
-        ]
-        for address in self._facts().pod_addresses:
-            lines.append(f"{address}\t{container.hostname(self.pod)}")
-        for alias in self.pod.spec.host_aliases:
-            lines.append(f"{alias.ip}\t{' '.join(alias.hostnames)}")
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        if not path.exists():
-            path.write_text("\n".join(lines) + "\n")
-            path.chmod(0o644)
-        mounts.append(pb.Mount(container_path="/etc/hosts", host_path=str(path)))
-
-    async def _image(self, spec: container_pb2.Container) -> pb.Image | None:
-        """The container's image, pulled if its policy says so; None: it is not to be had now."""
-        node, name = self.node, spec.image
-        wanted = pb.ImageSpec(image=name, user_specified_image=name)
-        there = await node.runtime.image_status(wanted)
-        if spec.image_pull_policy == "Never" and there is None:
-            said = f'Container image "{name}" is not present with pull policy of Never'
-            node.event(self.pod, "Warning", "ErrImageNeverPull", said)
-            self._failed(spec.name, "ErrImageNeverPull", said)
-            return None
-        if there is not None and spec.image_pull_policy != "Always":
-            said = f'Container image "{name}" already present on machine'
-            node.event(self.pod, "Normal", "Pulled", said)
-            return there
-        node.event(self.pod, "Normal", "Pulling", f'Pulling image "{name}"')
-        try:
-            await node.runtime.pull_image(wanted)
-        except cri.CriError as error:
-            said = f'Failed to pull image "{name}": {error.message}'
-            node.event(self.pod, "Warning", "Failed", said)
-            node.event(self.pod, "Warning", "Failed", "Error: ErrImagePull")
-            before = self.memory.problems.get(spec.name)
-            again = before is not None and before.reason in ("ErrImagePull", "ImagePullBackOff")
-            self._failed(
-                spec.name,
-                "ImagePullBackOff" if again else "ErrImagePull",
-                f'Back-off pulling image "{name}": {error.message}' if again else error.message,
-            )
-            if again:
-                said = f'Back-off pulling image "{name}"'
-                node.event(self.pod, "Normal", "BackOff", said)
-            return None
-        node.event(self.pod, "Normal", "Pulled", f'Successfully pulled image "{name}"')
-        return await node.runtime.image_status(wanted)
-
-    def _failed(self, name: str, reason: str, message: str) -> None:
-        before, now = self.memory.problems.get(name), self.node.clock.now()
-        found = sync.problem(before, reason, message, now)
-        if reason == "CreateContainerConfigError" or not name:
-            # What is missing is made by people: look often.
-            found = sync.Problem(reason, message, now + 2.0, 2.0)
-        self.memory.problems[name] = found
+    # Ending.
 
     async def _finish(self) -> None:
-        """Takes away what the pod left, then lets its object go."""
-        node, uid = self.node, self.pod.metadata.uid
-        last = status.make(self.pod, self.observed, self.memory, node.around, node.clock.now())
+        """Takes away what the pod left, lets its object go, and last of all what tells of it.
+
+        Whoever comes after a crash in between finds in the runtime how the containers ended, until
+        the API has been told.
+        """
+        self._finishing = True
+        node, pod = self.node, self.pod
+        last = self._status()
         for box in self.observed.sandboxes:
             await node.runtime.stop_pod_sandbox(box.id)
+        await launch.on_disk(lambda: _remove_files(node, pod))
+        if self.bound:
+            await node.finished(pod, last)
+        await launch.on_disk(lambda: _remove_logs(node, pod))
+        boxes = {box.id for box in self.observed.sandboxes}
+        for one in self.observed.containers:
+            if one.sandbox not in boxes:
+                await node.runtime.remove_container(one.id)
+        for box in self.observed.sandboxes:
             await node.runtime.remove_pod_sandbox(box.id)
-        volume.remove(node.root, uid)
-        shutil.rmtree(container.log_directory(node.logs, self.pod), ignore_errors=True)
-        _remove_cgroups(uid)
-        await node.finished(self.pod, last)
+        await launch.on_disk(lambda: _remove_cgroups(pod.metadata.uid))
+
+
+def _every(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
+    return (*pod.spec.init_containers, *pod.spec.containers)
+
+
+def _remove_files(node: Node, pod: pod_pb2.Pod) -> None:
+    with contextlib.suppress(refusal.Refused):
+        refusal.names(pod)
+        volume.remove(node.root, pod.metadata.uid)
+
+
+def _remove_logs(node: Node, pod: pod_pb2.Pod) -> None:
+    with contextlib.suppress(refusal.Refused):
+        refusal.names(pod)
+        shutil.rmtree(container.log_directory(node.logs, pod), ignore_errors=True)
 
 
 def _remove_cgroups(uid: str) -> None:
     """The runtime makes a pod's cgroups under every controller, and leaves them."""
-    for found in sorted(_CGROUPS.glob(f"*/kcore/*/pod{uid}")):
-        with contextlib.suppress(OSError):
-            found.rmdir()
+    if refusal.is_name(uid):
+        for pattern in (f"kcore/*/pod{uid}", f"*/kcore/*/pod{uid}"):
+            for found in sorted(_CGROUPS.glob(pattern)):
+                with contextlib.suppress(OSError):
+                    found.rmdir()
