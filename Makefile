@@ -11,7 +11,7 @@ export PYTHONPATH :=
 AGAINST ?= main
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster sim bench \
+.PHONY: help setup packages root up down test test-fast test-cluster sim bless bench \
 	gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
@@ -25,7 +25,7 @@ down: ## take it away without a trace
 
 test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/bin/pytest -q tests
+	@KCORE_STORMS=50 $(VENV)/bin/pytest -q tests
 
 test-fast: setup ## the tests that need neither root nor containers
 	@$(VENV)/bin/pytest -q -m "not cluster" tests
@@ -35,6 +35,9 @@ test-cluster: root packages setup ## the tests on real containers
 
 sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50
 	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50)
+
+bless: setup ## write what the goldens should be from what they are; read the diff
+	@UPDATE_CASES=1 BLESS=1 $(VENV)/bin/pytest -q tests/controllers/test_cases.py tests/client
 
 bench: root packages setup ## measure, each figure beside its floor
 	@$(VENV)/bin/python -m bench
