@@ -11,6 +11,7 @@ import asyncio
 import functools
 import logging
 import os
+import socket
 import urllib.parse
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -295,6 +296,8 @@ def credentials(
 def _bind(server: grpc.aio.Server, listener: Listener) -> int:
     address, wrapped = listener.address, listener.credentials
     if address.startswith("unix:"):
+        # gRPC takes a socket's place without asking whether somebody is there.
+        _check_free(address.removeprefix("unix:"))
         # Root's alone from the first moment: nothing else runs between the two changes.
         before = os.umask(0o177)
         try:
@@ -304,6 +307,16 @@ def _bind(server: grpc.aio.Server, listener: Listener) -> int:
     else:
         port = _add(server, address, wrapped)
     return port
+
+
+def _check_free(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            # Nobody, or what somebody has left behind who was killed.
+            return
+    raise OSError(f"cannot listen at {path}: another server does")
 
 
 def _add(server: grpc.aio.Server, address: str, wrapped: grpc.ServerCredentials | None) -> int:

@@ -1,5 +1,6 @@
 """Who a caller is, at each listener, by real handshakes; and what a call's metadata may say."""
 
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -72,6 +73,18 @@ async def test_the_socket_is_roots_alone(tmp_path: Path) -> None:
             "kcore-admin",
             ["system:masters", "system:authenticated"],
         )
+
+
+async def test_a_socket_in_use_is_not_taken_and_a_dead_one_is(tmp_path: Path) -> None:
+    path = tmp_path / "kcore.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    assert path.exists()
+    async with world(tmp_path) as there:
+        with pytest.raises(OSError, match="another server does"):
+            async with world(tmp_path):
+                pass
+        assert (await who(there.channel))[0] == "kcore-admin"
 
 
 @pytest.mark.parametrize(

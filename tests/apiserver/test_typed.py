@@ -19,6 +19,7 @@ from kcore_api.kcore.api.v1 import typed_pb2
 from kcore_api.kcore.core.v1 import config_map_pb2, pod_pb2
 
 from kcore.apiserver import reflection
+from kcore.apiserver.services import Call, Method
 from kcore.client.channel import OPTIONS
 from tests.apiserver.world import (
     CONFIG_MAP,
@@ -203,6 +204,26 @@ async def test_the_revision_travels_behind_the_answer(tmp_path: Path) -> None:
         assert trailing["kcore-revision"] == made.metadata.resource_version
         answer = await there.session().get(pb.GetRequest(ref=ref(CONFIG_MAP, "a")))
         assert made.SerializeToString(deterministic=True) == answer.object
+
+
+async def test_warnings_travel_behind_the_answer(tmp_path: Path) -> None:
+    async with world(tmp_path) as there, raw(there) as dialled:
+        path = "/kcore.core.v1.ConfigMapService/Create"
+        found = there.apiserver.services.find(path)
+        assert found is not None
+
+        async def warns(call: Call, body: bytes) -> bytes:
+            call.warnings += ["spec.x: stored, but not acted on: 100 % sure, für immer", "y" * 5000]
+            return b""
+
+        there.apiserver.services._typed[path] = Method(found.service, found.name, "unary", warns)
+        call = dialled.unary_unary(path)(b"")
+        await call
+        said = [text for key, text in await call.trailing_metadata() if key == "kcore-warning"]
+        assert said == [
+            "spec.x: stored, but not acted on: 100 %25 sure, f%C3%BCr immer",
+            "there are more warnings",
+        ]
 
 
 async def test_health_by_service(tmp_path: Path) -> None:
