@@ -1,6 +1,5 @@
 """`python -m bench [api|pods …]`: the table, as Markdown."""
 
-import asyncio
 import sys
 import tempfile
 from pathlib import Path

@@ -146,9 +146,7 @@ async def _commits(client: Client, echo: grpc.aio.Channel, root: Path) -> list[F
         together = min(64, clients * batch)
         raw = floor.sqlite_rate(root, together, value, SECONDS / 2)
         found.append(
-            Figure(
-                f"creates, {label}", value_rate, "/s", f"SQLite, {together} a transaction", raw
-            )
+            Figure(f"creates, {label}", value_rate, "/s", f"SQLite, {together} a transaction", raw)
         )
         if batch == 1:
 
@@ -220,9 +218,7 @@ async def _list(client: Client, echo: grpc.aio.Channel) -> Figure:
     )
 
 
-async def _fan_out(
-    socket: Path, echo: grpc.aio.Channel, connections: int, watchers: int
-) -> Figure:
+async def _fan_out(socket: Path, echo: grpc.aio.Channel, connections: int, watchers: int) -> Figure:
     writes = 200
     names = [f"fan-{number}" for number in range(10)]
     writer = Client(socket)
