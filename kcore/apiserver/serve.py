@@ -62,6 +62,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Behaviour: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
+# What passes, and when to ask again where nobody knows better.
+_PASSING = (Reason.UNAVAILABLE, Reason.EXHAUSTED)
+RETRY_SECONDS = 1.0
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -381,6 +385,8 @@ async def _abort(context: Context, method: Method, error: Exception) -> None:
 
 def fit(error: ApiError) -> status_pb2.Status:
     """The error as a Status that metadata can carry: what is too much is counted, not said."""
+    if error.retry_seconds is None and error.reason in _PASSING:
+        error.retry_seconds = RETRY_SECONDS
     status = errors.to_status(error)
     if status.ByteSize() <= STATUS_BYTES and len(error.message) <= SAID_BYTES:
         return status

@@ -122,6 +122,13 @@ async def test_an_error_that_is_too_long_is_cut_politely(tmp_path: Path) -> None
         assert last.message == f"and {400 - len(shown)} more"
 
 
+def test_what_passes_says_when_to_ask_again() -> None:
+    for reason in Reason:
+        error = errors.from_status(serve.fit(ApiError(reason, "no")))
+        passes = reason in (Reason.UNAVAILABLE, Reason.EXHAUSTED)
+        assert error.retry_seconds == (serve.RETRY_SECONDS if passes else None)
+
+
 def test_what_is_cut_fits_whatever_it_is() -> None:
     for size in (0, 1, 10, 1000):
         for length in (1, 100, 10_000):
