@@ -9,7 +9,7 @@ by side: the Node and its lease (node), pods and their workers (pods, worker), t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +21,16 @@ from kcore.client.streams import NodeLink
 from kcore.clock import Clock
 from kcore.kubelet import (
     config_objects,
+    container,
     cri,
     env,
     machine,
+    manifests,
+    mirror,
     node,
     observed,
     reporter,
+    rotate,
     status,
     stream,
     target,
@@ -103,6 +107,18 @@ async def run(
         )
         if settings.manifests is None:
             pods.set_static({})
+        else:
+            reading = manifests.run(settings.manifests, name, pods.set_static, clock)
+            tasks.start(reading, "manifests")
+            mirrors = mirror.run(
+                api,
+                name,
+                lambda: pods.static,
+                lambda: pods.mirrors if pods.is_complete else None,
+                clock,
+                chance.fork("mirrors"),
+            )
+            tasks.start(mirrors, "mirrors")
         tasks.start(
             node.run(
                 api,
@@ -120,10 +136,20 @@ async def run(
         tasks.start(pods.run_workers(), "workers")
         tasks.start(teller.run(), "events")
         tasks.start(words.run(), "statuses")
+        tasks.start(rotate.run(runtime, lambda: _written(pods, settings.logs), clock), "logs")
         if link is not None:
             targets = target.Targets(pods, settings.logs)
             streams = stream.run(link, name, runtime, targets, clock, chance.fork("streams"))
             tasks.start(streams, "streams")
+
+
+def _written(pods: Pods, logs: Path) -> Iterator[rotate.Written]:
+    """The logs that grow."""
+    for worker_ in pods.workers.values():
+        directory = container.log_directory(logs, worker_.pod)
+        for one in worker_.observed.running:
+            path = directory / container.log_path(one.name, one.attempt)
+            yield rotate.Written(one.id, path)
 
 
 async def _runtime_name(runtime: cri.Runtime, clock: Clock) -> str:
