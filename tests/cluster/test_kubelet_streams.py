@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -17,7 +18,7 @@ from kcore.apiserver.broker import Broker
 from kcore.boot import containerd, images
 from kcore.chance import Chance
 from kcore.clock import SystemClock
-from kcore.kubelet import cri, rotate, stream
+from kcore.kubelet import cri, node, rotate, stream
 from kcore.network import cni
 from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason
@@ -182,6 +183,16 @@ async def running(*command: str, stdin: bool = False) -> AsyncIterator[Pod]:
             await runtime.remove_pod_sandbox(here.sandbox)
             for path in Path("/sys/fs/cgroup").glob(f"*/kcore-streams-{name}"):
                 path.rmdir()
+
+
+async def test_the_runtime_says_what_it_is() -> None:
+    async with cri.Cri(MINE.endpoint) as runtime:
+        said = await node.ask(runtime)
+    assert re.fullmatch(r"containerd://v?[0-9]+\.[0-9]+\.[0-9]+\S*", said.version), said
+    assert said.trouble == ""
+    async with cri.Cri(f"unix://{HOME}/nobody.sock") as runtime:
+        said = await node.ask(runtime)
+    assert said.version == "" and said.trouble.startswith("container runtime is down: ")
 
 
 async def test_three_megabytes_through_cat() -> None:
