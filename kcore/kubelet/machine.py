@@ -42,8 +42,10 @@ class Machine:
 
 
 def look(disk: Path) -> Machine:
-    """The machine now. `disk`: a directory where pods' files are."""
+    """The machine now. `disk`: a directory where pods' files are, or will be."""
     uname = os.uname()
+    while not disk.exists():
+        disk = disk.parent
     memory = _memory()
     space = os.statvfs(disk)
     machine_id = _line("/etc/machine-id") or _line("/var/lib/dbus/machine-id")

@@ -159,7 +159,8 @@ def _containers(pod: pod_pb2.Pod) -> Iterator[tuple[Path, container_pb2.Containe
 
 def _fields(message: Message, path: Path) -> Iterator[Problem]:
     """What the options of single fields say, of this message and all within."""
-    for field in message.DESCRIPTOR.fields:
+    fields: Any = message.DESCRIPTOR.fields
+    for field in fields:
         said = options.field(field)
         at = path if said is not None and said.inline else (*path, field.json_name)
         value: Any = getattr(message, field.name)
