@@ -269,7 +269,8 @@ class TickingClock(worlds.HandClock):
 
     async def sleep(self, seconds: float) -> None:
         if not seconds:
-            return await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return
         waking = asyncio.get_running_loop().create_future()
         self._sleepers.append((self.at + seconds, waking))
         await waking
