@@ -79,7 +79,7 @@ class LazyGroup(click.Group):
                 raise
             raise click.UsageError(f"`kcore {cmd_name}` is not there yet") from None
         assert isinstance(command, click.Command)
-        return command
+        return _spelt_out(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -94,6 +94,42 @@ class LazyGroup(click.Group):
         for section, commands in LAZY.items():
             with formatter.section(section):
                 formatter.write_dl([(name, entry[1]) for name, entry in commands.items()])
+
+
+def _spelt_out(command: click.Command) -> click.Command:
+    """The command, taking `--wait=false` for `--no-wait`: hands know it, and click does not."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _spelt_out(below)
+        return command
+    flags = {
+        word: (option, word in option.secondary_opts)
+        for option in command.params
+        if isinstance(option, click.Option) and option.is_flag
+        for word in (*option.opts, *option.secondary_opts)
+        if word.startswith("--")
+    }
+    parse = command.parse_args
+
+    def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
+        found: list[str] = []
+        for at, argument in enumerate(args):
+            if argument == "--":
+                found += args[at:]
+                break
+            word, _, value = argument.partition("=")
+            if word not in flags or value not in ("true", "false"):
+                found.append(argument)
+                continue
+            option, negative = flags[word]
+            if (value == "true") != negative:
+                found.append(option.opts[0])
+            elif option.secondary_opts:
+                found.append(option.secondary_opts[0])
+        return parse(ctx, found)
+
+    command.parse_args = parse_args  # type: ignore[method-assign]
+    return command
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

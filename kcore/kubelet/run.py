@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcore_api.kcore.core.v1 import pod_pb2
+from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as cri_pb
 
 from kcore.chance import Chance
@@ -81,7 +81,26 @@ async def run(
         about = pods.mirrors.get(pod.metadata.uid, pod)
         teller.tell(owner.about(about), kind, reason, message)
 
+    def complain(file: str, said: str) -> None:
+        about = node_pb2.Node()
+        about.metadata.name = name
+        teller.tell(owner.about(about), "Warning", "FailedStaticPod", f"{file}: {said}")
+
     async with Tasks() as tasks:
+        # First: a node whose runtime does not answer is shown as not ready, not absent.
+        tasks.start(
+            node.run(
+                api,
+                runtime,
+                settings.node,
+                clock,
+                chance.fork("node"),
+                look=settings.look,
+                recorder=teller,
+            ),
+            "node",
+        )
+        tasks.start(teller.run(), "events")
         pods = Pods(
             worker.Node(
                 name=name,
@@ -108,7 +127,7 @@ async def run(
         if settings.manifests is None:
             pods.set_static({})
         else:
-            reading = manifests.run(settings.manifests, name, pods.set_static, clock)
+            reading = manifests.run(settings.manifests, name, pods.set_static, clock, complain)
             tasks.start(reading, "manifests")
             mirrors = mirror.run(
                 api,
@@ -119,22 +138,9 @@ async def run(
                 chance.fork("mirrors"),
             )
             tasks.start(mirrors, "mirrors")
-        tasks.start(
-            node.run(
-                api,
-                runtime,
-                settings.node,
-                clock,
-                chance.fork("node"),
-                look=settings.look,
-                recorder=teller,
-            ),
-            "node",
-        )
         tasks.start(pods.run_bound(api), "bound pods")
         tasks.start(pods.run_relist(), "relist")
         tasks.start(pods.run_workers(), "workers")
-        tasks.start(teller.run(), "events")
         tasks.start(words.run(), "statuses")
         tasks.start(rotate.run(runtime, lambda: _written(pods, settings.logs), clock), "logs")
         if link is not None:

@@ -261,6 +261,8 @@ class Worker:
                 )
         shown = pod if self.bound else self._mirror
         if shown is not None:
+            # A mirror's generation is the API's own, not the file's.
+            self._said.observed_generation = shown.metadata.generation
             node.report(shown, self._said)
 
     def _status(self) -> pod_pb2.PodStatus:
