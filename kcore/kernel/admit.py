@@ -191,9 +191,8 @@ def _check_immutable(kind: Kind, new: Any, old: Any, changed: frozenset[str], fo
             found.append((one.at.text, "field is immutable"))
             continue
         frozen = [_without(kind, message, one.excepted) for message in (old, new)]
-        top = one.at.fields[0]
         for place in path.differences(*frozen):
-            if place == one.at.text or place.startswith(one.at.text + ".") or top is one.at.last:
+            if f"{place}.".startswith(f"{one.at.text}."):
                 found.append((place, "field is immutable"))
 
 

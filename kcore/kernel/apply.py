@@ -41,6 +41,7 @@ ANCIENT: Final = "ancient-changes"
 
 # Parts of new objects whose fields are known.
 _TEMPLATES: Final = 2048
+_TEMPLATE_BYTES: Final = 16 << 10
 
 # Metadata that differs from object to object of one template.
 _IDENTITY: Final = ("name", "generate_name", "uid", "resource_version", "creation_timestamp")
@@ -577,6 +578,8 @@ def _template_part(slot: Slot, value: Any) -> bytes:
     known = _parts.get((slot, content))
     if known is None:
         known = fieldset.dump(fieldset.gather(slot.below, value))
+        if len(known) > _TEMPLATE_BYTES:
+            return known
         if len(_parts) >= _TEMPLATES:
             _parts.popitem(last=False)
         _parts[slot, content] = known

@@ -36,7 +36,7 @@ class Values:
     version: int = 0
     # Prefix length of a block; 0: single addresses.
     block: int = 0
-    # Index numbers and texts that are never drawn.
+    # Values that are never drawn.
     reserved: frozenset[str] = frozenset()
 
     def at(self, index: int) -> str:

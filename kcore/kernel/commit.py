@@ -74,9 +74,13 @@ def evaluate(
     dry_run: bool = False,
 ) -> Outcome:
     """Evaluates a transaction that would make `revision` at `time` (seconds since 1970)."""
-    if len(transaction.operations) > TRANSACTION_OPERATIONS:
-        said = f"{len(transaction.operations)} operations in a transaction"
-        raise ApiError(Reason.EXHAUSTED, f"{said}: at most {TRANSACTION_OPERATIONS} are allowed")
+    for count, what in (
+        (len(transaction.operations), "operations"),
+        (len(transaction.guards), "guards"),
+    ):
+        if count > TRANSACTION_OPERATIONS:
+            said = f"{count} {what} in a transaction: at most {TRANSACTION_OPERATIONS} are allowed"
+            raise ApiError(Reason.EXHAUSTED, said)
     if transaction.ByteSize() > TRANSACTION_BYTES:
         said = f"a transaction of {transaction.ByteSize()} bytes"
         raise ApiError(Reason.EXHAUSTED, f"{said}: at most {TRANSACTION_BYTES} are allowed")
@@ -249,7 +253,7 @@ class _Attempt:
         if door is not None and door.name != "status":
             # Of what is applied, nothing counts but what the door leads to.
             identity = mask.compile_mask(
-                kind.message.DESCRIPTOR,  # type: ignore[attr-defined]
+                kind.message.DESCRIPTOR,
                 [*door.mask.paths()],
                 identity=True,
             )

@@ -91,7 +91,7 @@ class Kind:
     namespaced: bool
     # Kind of the object called as the namespace, without which there can be none of this; or "".
     parent: str
-    message: Callable[[], Any]
+    message: Any
     # The message with its defaults and constraints; and its fields that hold one message each.
     top: shape.Shape
     parts: tuple[shape.Part, ...]
@@ -137,7 +137,7 @@ class Kind:
 
     def parse(self, body: bytes) -> Any:
         """The message that the kernel wrote as these bytes."""
-        return self.message.FromString(body)  # type: ignore[attr-defined]
+        return self.message.FromString(body)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,6 +28,9 @@ _ONE, _INLINE, _MANY, _MAP = 0, 1, 2, 3
 _REMEMBERED: Final = 4096
 
 
+_Walk = Callable[["Shape", Any, Found], None]
+
+
 class Below(NamedTuple):
     """A field that holds messages."""
 
@@ -50,6 +53,7 @@ class Shape:
         "inert_below",
         "judged",
         "name",
+        "rest",
         "rules",
         "write_only",
         "write_only_below",
@@ -69,6 +73,8 @@ class Shape:
         self.filled: tuple[Below, ...] = ()
         self.checked: tuple[Below, ...] = ()
         self.judged: tuple[Below, ...] = ()
+        # How fields are walked that are no `Part`, where the message is a kind.
+        self.rest: tuple[tuple[Below, _Walk], ...] = ()
         self.inert_below: tuple[Below, ...] = ()
         self.write_only_below: tuple[Below, ...] = ()
 
@@ -161,6 +167,10 @@ class Shapes:
             shape.write_only_below = tuple(
                 one for one in shape.below if one.shape.name in write_only
             )
+            shape.rest = (
+                *((one, check) for one in shape.checked if not _is_part(one)),
+                *((one, judge) for one in shape.judged if not _is_part(one)),
+            )
         return roots
 
     def parts(self, shape: Shape) -> tuple[Part, ...]:
@@ -168,7 +178,7 @@ class Shapes:
         return tuple(
             Part(one, one in shape.judged, self._gate(shape, one))
             for one in shape.below
-            if is_part(one)
+            if _is_part(one)
         )
 
     def _gate(self, shape: Shape, part: Below) -> cel.Expression | None:
@@ -231,7 +241,8 @@ class Shapes:
         def computed(message: Any) -> None:
             if present(message):
                 return
-            given = inputs(message)
+            # By digest: nobody's content is kept.
+            given = blake2b(inputs(message), digest_size=16).digest()
             if given in known:
                 value = known[given]
             else:
@@ -298,14 +309,9 @@ def check_top(shape: Shape, message: Any, changed: Collection[str], found: Found
     for name, one in shape.checks:
         if name in changed:
             one(message, found)
-    rest = [one for one in shape.below if one.name in changed and not is_part(one)]
-    _walk([one for one in rest if one in shape.checked], message, found, check)
-    _walk([one for one in rest if one in shape.judged], message, found, judge)
-
-
-def is_part(below: Below) -> bool:
-    """Whether a top-level field is a `Part`. Metadata is not: hardly two objects have the same."""
-    return below.how == _ONE and below.name != "metadata"
+    for below, walk in shape.rest:
+        if below.name in changed:
+            _walk((below,), message, found, walk)
 
 
 def broken(held: bool | cel.Failed, said: str) -> str:
@@ -348,12 +354,12 @@ def clear_write_only(shape: Shape, message: Any) -> None:
                 clear_write_only(below, element)
 
 
-def _walk(
-    fields: Iterable[Below],
-    message: Any,
-    found: Found,
-    walk: Callable[[Shape, Any, Found], None],
-) -> None:
+def _is_part(below: Below) -> bool:
+    """Whether a kind's field is a `Part`. Metadata is not: hardly two objects have the same."""
+    return below.how == _ONE and below.name != "metadata"
+
+
+def _walk(fields: Iterable[Below], message: Any, found: Found, walk: _Walk) -> None:
     """Walks the messages that fields hold, and says where in them faults were found."""
     for name, json_name, how, shape in fields:
         if how <= _INLINE:
@@ -411,8 +417,8 @@ def _terms(shape: Shape, holder: str, above: tuple[str, ...]) -> Iterator[str]:
             yield f"{field}.all({each}, {' && '.join(_terms(below, element, above))})"
 
 
-def _inputs(descriptor: Descriptor, parts: frozenset[str] | None) -> Callable[[Any], Any]:
-    """A function to what of a message an expression looks at, as a key."""
+def _inputs(descriptor: Descriptor, parts: frozenset[str] | None) -> Callable[[Any], bytes]:
+    """A function to what of a message an expression looks at."""
     fields = [] if parts is None else [path.find_field(descriptor, name) for name in sorted(parts)]
     plain = [
         field.name
@@ -421,7 +427,9 @@ def _inputs(descriptor: Descriptor, parts: frozenset[str] | None) -> Callable[[A
     ]
     if not plain or len(plain) < len(fields):
         return lambda message: message.SerializeToString(deterministic=True)
-    return lambda message: tuple((message.HasField(n), getattr(message, n)) for n in plain)
+    return lambda message: repr(
+        [(message.HasField(name), getattr(message, name)) for name in plain]
+    ).encode()
 
 
 def _reaching(shapes: Iterable[Shape], busy: Callable[[Shape], bool]) -> set[str]:

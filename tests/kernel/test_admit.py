@@ -335,7 +335,7 @@ def test_paths_go_through_lists_and_maps() -> None:
     for name in "ab":
         made.spec.containers.add(name=name, image=f"i{name}")
     made.metadata.labels["a.b/c"] = "v"
-    descriptor = kind.message.DESCRIPTOR  # type: ignore[attr-defined]
+    descriptor = kind.message.DESCRIPTOR
 
     def found(text: str) -> list[tuple[str, Any]]:
         return list(path.values(made, path.compile_path(descriptor, text)))
