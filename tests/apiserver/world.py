@@ -119,5 +119,5 @@ async def until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     """Returns when it holds."""
     async with asyncio.timeout(seconds):
         # It is about what other tasks do, of which nobody tells.
-        while not holds():  # noqa: ASYNC110
+        while not holds():
             await asyncio.sleep(0.001)
