@@ -17,7 +17,7 @@ from bench.api import Client, cpu_seconds, resident_bytes
 from bench.figure import Figure
 from kcore.boot import images
 from kcore.kubelet import container, cri
-from tests.cluster.conftest import Machine, make_machine, remove_machine
+from tests.machine import Machine, make_machine, remove_machine
 
 DEPLOYMENT = deployment_pb2.Deployment.DESCRIPTOR.full_name
 POD = pod_pb2.Pod.DESCRIPTOR.full_name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import HERE, Machine
+from tests.machine import HERE, Machine
 
 
 def deployment(name: str, replicas: int, text: str = "one", extra: str = "") -> str:
@@ -401,7 +401,7 @@ def test_the_readme_tour_of_grpcurl(machine: Machine) -> None:
 
 def test_down_leaves_nothing() -> None:
     """A machine of its own, brought up, used, and taken down."""
-    from tests.cluster.conftest import make_machine, remove_machine
+    from tests.machine import make_machine, remove_machine
 
     machine = make_machine("kcdown")
     try:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from kcore.boot import images
-from tests.cluster.conftest import Machine
+from tests.machine import Machine
 
 SERVER = "kcore.local/server:1"
 

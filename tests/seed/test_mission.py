@@ -1,6 +1,6 @@
 """The mission, sentence by sentence, as far as it is built: what needs no machine.
 
-Sentences that need containers are in tests/cluster/test_mission.py.
+Sentences that need containers are in test_mission_on_a_machine.py.
 """
 
 import re
