@@ -73,6 +73,8 @@ class Entry:
     selection: int
     body: bytes
     data: bytes
+    # The kind, where the selection is of any kind: then, and only then, the event says it.
+    said_kind: str
 
 
 @dataclass(slots=True, eq=False)
@@ -351,7 +353,7 @@ class Feed:
 
     def _added(self, want: interest.Want, index: int, stored: Stored) -> Entry:
         body = want.show(stored.key.kind, stored.body, self._source)
-        return _entry(stored.key, frame.ADDED, stored.revision, index, body)
+        return _entry(stored.key, frame.ADDED, stored.revision, index, body, want)
 
     def _replayed(self, reader: _Reader, starts: Sequence[int], change: Change) -> Iterator[Entry]:
         record = change.record
@@ -362,7 +364,7 @@ class Feed:
                 continue
             kind, body = want.see(change, self._source)
             if kind:
-                yield _entry(record.key, kind, record.revision, index, body)
+                yield _entry(record.key, kind, record.revision, index, body, want)
 
     def _from_log(
         self, reader: _Reader, starts: Sequence[int], after: int, head: int
@@ -460,20 +462,23 @@ class Feed:
 
     def _tell(self, change: Change, woken: dict[_Reader, None]) -> None:
         record = change.record
-        entries: dict[tuple[int, int], Entry] = {}
+        # By what is in them beside the object: type, selection, and whether they say the kind.
+        entries: dict[tuple[int, int, bool], Entry] = {}
         for want, readers in self._interests.concerned(change):
             kind, body = want.see(change, self._source)
             if not kind:
                 continue
+            any_kind = want.kind == interest.ANY_KIND
             for index, listening in readers.items():
-                entry = entries.get((kind, index)) if not want.paths else None
+                form = kind, index, any_kind
+                entry = entries.get(form) if not want.paths else None
                 if entry is None:
-                    entry = _entry(record.key, kind, record.revision, index, body)
+                    entry = _entry(record.key, kind, record.revision, index, body, want)
                     if not want.paths:
-                        entries[kind, index] = entry
+                        entries[form] = entry
                 size = len(entry.data)
                 for reader in listening:
-                    if want.kind == interest.ANY_KIND and not _may_see(reader, want, record.key):
+                    if any_kind and not _may_see(reader, want, record.key):
                         continue
                     reader.pending.append(entry)
                     reader.pending_bytes += size
@@ -549,7 +554,9 @@ def coalesce(entries: Iterable[Entry]) -> list[Entry]:
                 # It came and went, and the reader had not heard of it.
                 del places[thing]
                 continue
-            entry = _entry(entry.key, frame.ADDED, entry.revision, entry.selection, entry.body)
+            entry = _encoded(
+                entry.key, frame.ADDED, entry.revision, entry.selection, entry.body, entry.said_kind
+            )
         places[thing] = len(kept)
         kept.append(entry)
     return [entry for entry in kept if entry is not None]
@@ -588,9 +595,18 @@ def merge_per_revision(changes: Iterable[Change]) -> list[Change]:
     return [change for change in merged if change is not None]
 
 
-def _entry(key: Key, kind: int, revision: int, selection: int, body: bytes) -> Entry:
-    data = frame.event(kind, body, revision, selection)
-    return Entry(key, kind, revision, selection, body, data)
+def _entry(
+    key: Key, kind: int, revision: int, selection: int, body: bytes, want: interest.Want
+) -> Entry:
+    said_kind = key.kind if want.kind == interest.ANY_KIND else ""
+    return _encoded(key, kind, revision, selection, body, said_kind)
+
+
+def _encoded(
+    key: Key, kind: int, revision: int, selection: int, body: bytes, said_kind: str
+) -> Entry:
+    data = frame.event(kind, body, revision, selection, said_kind)
+    return Entry(key, kind, revision, selection, body, data, said_kind)
 
 
 def _revision_of(entry: Entry) -> int:

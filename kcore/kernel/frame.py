@@ -26,11 +26,17 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def event(kind: int, body: bytes, revision: int, selection: int) -> bytes:
-    """One element of WatchResponse.events, with its tag; `kind` is ADDED, MODIFIED or DELETED."""
+def event(kind: int, body: bytes, revision: int, selection: int, object_kind: str = "") -> bytes:
+    """One element of WatchResponse.events, with its tag; `kind` is ADDED, MODIFIED or DELETED.
+
+    `object_kind` is said only where the selection does not say it.
+    """
     tail = b"\x18" + varint(revision)
     if selection:
         tail += b"\x20" + varint(selection)
+    if object_kind:
+        name = object_kind.encode()
+        tail += b"\x2a" + varint(len(name)) + name
     head = bytes((0x08, kind, 0x12)) + varint(len(body))
     return b"".join((b"\x12", varint(len(head) + len(body) + len(tail)), head, body, tail))
 

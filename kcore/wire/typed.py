@@ -159,6 +159,7 @@ def service_file(kind: Descriptor) -> FileDescriptorProto:
         _Field("object", 2, of_kind, "The object; its last state, if it was deleted."),
         _Field("revision", 3, int64, "The revision of the change."),
         _Field("selection", 4, int32, "Always 0."),
+        _Field("kind", 5, string, "Always empty: it is this one."),
     )
     _message(
         file,

@@ -155,6 +155,49 @@ async def test_of_any_kind_only_what_the_reader_may_see() -> None:
     await reader.close()
 
 
+async def test_an_event_says_its_kind_only_where_the_selection_does_not() -> None:
+    log = make()
+    log.commit(("put", thing("a")))
+    # All at index 0, where one encoding would do for the first two.
+    readers = [
+        Reader(log, request()),
+        Reader(log, request({})),
+        Reader(log, request({"kind": "*"})),
+    ]
+
+    async def check(expected: list[tuple[int, str, int]]) -> None:
+        for reader, said in zip(readers, ("", "", KIND), strict=True):
+            response = await reader.read()
+            assert told(response) == expected
+            assert {event.kind for event in response.events} == {said}
+
+    await check([(ADDED, "a", 1)])
+    log.commit(("put", thing("a", color="red")))
+    await check([(MODIFIED, "a", 2)])
+    log.commit(("put", thing("b")), ("delete", thing("a")))
+    await check([(ADDED, "b", 3), (DELETED, "a", 3)])
+    for reader in readers:
+        await reader.close()
+    # What was before, from memory; a restart would read the log in the same way.
+    resumed = Reader(log, request({"kind": "*", "from_revision": 1}))
+    assert {event.kind for event in (await resumed.read()).events} == {KIND}
+    await resumed.close()
+
+
+async def test_what_is_merged_still_says_its_kind() -> None:
+    log = make(feeds.Limits(pending_events=1))
+    readers = [Reader(log, request()), Reader(log, request({"kind": "*"}))]
+    for reader in readers:
+        await reader.read()
+    log.commit(("put", thing("a")))
+    log.commit(("put", thing("a", color="red")))
+    for reader, said in zip(readers, ("", KIND), strict=True):
+        response = await reader.read()
+        assert told(response) == [(ADDED, "a", 2)]
+        assert [event.kind for event in response.events] == [said]
+        await reader.close()
+
+
 async def test_an_event_is_encoded_once_for_all() -> None:
     log = make()
     readers = [Reader(log, request()) for _ in range(3)]
@@ -545,15 +588,22 @@ def test_the_nine_validators_at_length(seed: int) -> None:
     st.binary(min_size=1, max_size=300),
     st.integers(0, 1 << 62),
     st.integers(0, 300),
+    st.sampled_from(["", "kcore.core.v1.Pod", "a." + "b" * 200]),
     st.booleans(),
 )
 def test_bytes_are_what_the_generated_classes_make(
-    kind: int, body: bytes, revision: int, selection: int, synced: bool
+    kind: int, body: bytes, revision: int, selection: int, object_kind: str, synced: bool
 ) -> None:
     made = frame.watch_response(
-        revision, [frame.event(kind, body, revision, selection)] * 2, synced
+        revision, [frame.event(kind, body, revision, selection, object_kind)] * 2, synced
     )
-    event = pb.Event(type=kind, object=body, revision=revision, selection=selection)  # type: ignore[arg-type]
+    event = pb.Event(
+        type=kind,  # type: ignore[arg-type]
+        object=body,
+        revision=revision,
+        selection=selection,
+        kind=object_kind,
+    )
     expected = pb.WatchResponse(revision=revision, events=[event] * 2, synced=synced)
     assert pb.WatchResponse.FromString(made) == expected
     if revision:

@@ -151,7 +151,7 @@ class WatchRequest(_message.Message):
     def __init__(self, selections: _Optional[_Iterable[_Union[Selection, _Mapping]]] = ..., mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., progress_ms: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("type", "object", "revision", "selection")
+    __slots__ = ("type", "object", "revision", "selection", "kind")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         TYPE_UNSPECIFIED: _ClassVar[Event.Type]
@@ -166,11 +166,13 @@ class Event(_message.Message):
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     type: Event.Type
     object: bytes
     revision: int
     selection: int
-    def __init__(self, type: _Optional[_Union[Event.Type, str]] = ..., object: _Optional[bytes] = ..., revision: _Optional[int] = ..., selection: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, type: _Optional[_Union[Event.Type, str]] = ..., object: _Optional[bytes] = ..., revision: _Optional[int] = ..., selection: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
     __slots__ = ("revision", "events", "synced")

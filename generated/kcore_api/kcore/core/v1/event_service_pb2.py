@@ -28,7 +28,7 @@ from kcore_api.kcore.core.v1 import event_pb2 as kcore_dot_core_dot_v1_dot_event
 from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kcore/core/v1/event_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x19kcore/core/v1/event.proto\x1a\x18kcore/meta/v1/meta.proto\"l\n\tEventList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x14.kcore.core.v1.EventR\x05items\"\xa2\x01\n\nEventEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12,\n\x06object\x18\x02 \x01(\x0b\x32\x14.kcore.core.v1.EventR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\"t\n\x0b\x45ventEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x31\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.kcore.core.v1.EventEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x90\x02\n\nEventWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12,\n\x06object\x18\x03 \x01(\x0b\x32\x14.kcore.core.v1.EventR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xd0\x03\n\x0c\x45ventService\x12?\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x14.kcore.core.v1.Event\"\x03\x90\x02\x01\x12\x45\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x18.kcore.core.v1.EventList\"\x03\x90\x02\x01\x12\x46\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x1a.kcore.core.v1.EventEvents0\x01\x12\x39\n\x06\x43reate\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12\x39\n\x06Update\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12\x38\n\x05\x41pply\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12@\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x14.kcore.core.v1.Eventb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!kcore/core/v1/event_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x19kcore/core/v1/event.proto\x1a\x18kcore/meta/v1/meta.proto\"l\n\tEventList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12*\n\x05items\x18\x02 \x03(\x0b\x32\x14.kcore.core.v1.EventR\x05items\"\xb6\x01\n\nEventEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12,\n\x06object\x18\x02 \x01(\x0b\x32\x14.kcore.core.v1.EventR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\"t\n\x0b\x45ventEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x31\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x19.kcore.core.v1.EventEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x90\x02\n\nEventWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12,\n\x06object\x18\x03 \x01(\x0b\x32\x14.kcore.core.v1.EventR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xd0\x03\n\x0c\x45ventService\x12?\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x14.kcore.core.v1.Event\"\x03\x90\x02\x01\x12\x45\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x18.kcore.core.v1.EventList\"\x03\x90\x02\x01\x12\x46\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x1a.kcore.core.v1.EventEvents0\x01\x12\x39\n\x06\x43reate\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12\x39\n\x06Update\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12\x38\n\x05\x41pply\x12\x19.kcore.core.v1.EventWrite\x1a\x14.kcore.core.v1.Event\x12@\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x14.kcore.core.v1.Eventb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENTLIST']._serialized_start=155
   _globals['_EVENTLIST']._serialized_end=263
   _globals['_EVENTEVENT']._serialized_start=266
-  _globals['_EVENTEVENT']._serialized_end=428
-  _globals['_EVENTEVENTS']._serialized_start=430
-  _globals['_EVENTEVENTS']._serialized_end=546
-  _globals['_EVENTWRITE']._serialized_start=549
-  _globals['_EVENTWRITE']._serialized_end=821
-  _globals['_EVENTSERVICE']._serialized_start=824
-  _globals['_EVENTSERVICE']._serialized_end=1288
+  _globals['_EVENTEVENT']._serialized_end=448
+  _globals['_EVENTEVENTS']._serialized_start=450
+  _globals['_EVENTEVENTS']._serialized_end=566
+  _globals['_EVENTWRITE']._serialized_start=569
+  _globals['_EVENTWRITE']._serialized_end=841
+  _globals['_EVENTSERVICE']._serialized_start=844
+  _globals['_EVENTSERVICE']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

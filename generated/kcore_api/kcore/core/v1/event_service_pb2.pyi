@@ -19,16 +19,18 @@ class EventList(_message.Message):
     def __init__(self, metadata: _Optional[_Union[_meta_pb2.ListMeta, _Mapping]] = ..., items: _Optional[_Iterable[_Union[_event_pb2.Event, _Mapping]]] = ...) -> None: ...
 
 class EventEvent(_message.Message):
-    __slots__ = ("type", "object", "revision", "selection")
+    __slots__ = ("type", "object", "revision", "selection", "kind")
     TYPE_FIELD_NUMBER: _ClassVar[int]
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     type: _api_pb2.Event.Type
     object: _event_pb2.Event
     revision: int
     selection: int
-    def __init__(self, type: _Optional[_Union[_api_pb2.Event.Type, str]] = ..., object: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., revision: _Optional[int] = ..., selection: _Optional[int] = ...) -> None: ...
+    kind: str
+    def __init__(self, type: _Optional[_Union[_api_pb2.Event.Type, str]] = ..., object: _Optional[_Union[_event_pb2.Event, _Mapping]] = ..., revision: _Optional[int] = ..., selection: _Optional[int] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class EventEvents(_message.Message):
     __slots__ = ("revision", "events", "synced")

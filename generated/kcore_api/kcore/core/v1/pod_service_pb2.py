@@ -28,7 +28,7 @@ from kcore_api.kcore.core.v1 import pod_pb2 as kcore_dot_core_dot_v1_dot_pod__pb
 from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkcore/core/v1/pod_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x17kcore/core/v1/pod.proto\x1a\x18kcore/meta/v1/meta.proto\"h\n\x07PodList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x12.kcore.core.v1.PodR\x05items\"\x9e\x01\n\x08PodEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12*\n\x06object\x18\x02 \x01(\x0b\x32\x12.kcore.core.v1.PodR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\"p\n\tPodEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12/\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.kcore.core.v1.PodEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x8c\x02\n\x08PodWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12*\n\x06object\x18\x03 \x01(\x0b\x32\x12.kcore.core.v1.PodR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xf7\x03\n\nPodService\x12=\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x12.kcore.core.v1.Pod\"\x03\x90\x02\x01\x12\x43\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x16.kcore.core.v1.PodList\"\x03\x90\x02\x01\x12\x44\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x18.kcore.core.v1.PodEvents0\x01\x12\x35\n\x06\x43reate\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12\x35\n\x06Update\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12;\n\x0cUpdateStatus\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12\x34\n\x05\x41pply\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12>\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x12.kcore.core.v1.Podb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkcore/core/v1/pod_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x17kcore/core/v1/pod.proto\x1a\x18kcore/meta/v1/meta.proto\"h\n\x07PodList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12(\n\x05items\x18\x02 \x03(\x0b\x32\x12.kcore.core.v1.PodR\x05items\"\xb2\x01\n\x08PodEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12*\n\x06object\x18\x02 \x01(\x0b\x32\x12.kcore.core.v1.PodR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\"p\n\tPodEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12/\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.kcore.core.v1.PodEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x8c\x02\n\x08PodWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12*\n\x06object\x18\x03 \x01(\x0b\x32\x12.kcore.core.v1.PodR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xf7\x03\n\nPodService\x12=\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x12.kcore.core.v1.Pod\"\x03\x90\x02\x01\x12\x43\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x16.kcore.core.v1.PodList\"\x03\x90\x02\x01\x12\x44\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x18.kcore.core.v1.PodEvents0\x01\x12\x35\n\x06\x43reate\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12\x35\n\x06Update\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12;\n\x0cUpdateStatus\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12\x34\n\x05\x41pply\x12\x17.kcore.core.v1.PodWrite\x1a\x12.kcore.core.v1.Pod\x12>\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x12.kcore.core.v1.Podb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PODLIST']._serialized_start=151
   _globals['_PODLIST']._serialized_end=255
   _globals['_PODEVENT']._serialized_start=258
-  _globals['_PODEVENT']._serialized_end=416
-  _globals['_PODEVENTS']._serialized_start=418
-  _globals['_PODEVENTS']._serialized_end=530
-  _globals['_PODWRITE']._serialized_start=533
-  _globals['_PODWRITE']._serialized_end=801
-  _globals['_PODSERVICE']._serialized_start=804
-  _globals['_PODSERVICE']._serialized_end=1307
+  _globals['_PODEVENT']._serialized_end=436
+  _globals['_PODEVENTS']._serialized_start=438
+  _globals['_PODEVENTS']._serialized_end=550
+  _globals['_PODWRITE']._serialized_start=553
+  _globals['_PODWRITE']._serialized_end=821
+  _globals['_PODSERVICE']._serialized_start=824
+  _globals['_PODSERVICE']._serialized_end=1327
 # @@protoc_insertion_point(module_scope)

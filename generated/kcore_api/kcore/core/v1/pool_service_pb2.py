@@ -28,7 +28,7 @@ from kcore_api.kcore.core.v1 import pool_pb2 as kcore_dot_core_dot_v1_dot_pool__
 from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kcore/core/v1/pool_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x18kcore/core/v1/pool.proto\x1a\x18kcore/meta/v1/meta.proto\"j\n\x08PoolList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x13.kcore.core.v1.PoolR\x05items\"\xa0\x01\n\tPoolEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12+\n\x06object\x18\x02 \x01(\x0b\x32\x13.kcore.core.v1.PoolR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\"r\n\nPoolEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x30\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.kcore.core.v1.PoolEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x8e\x02\n\tPoolWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x06object\x18\x03 \x01(\x0b\x32\x13.kcore.core.v1.PoolR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xc5\x03\n\x0bPoolService\x12>\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x13.kcore.core.v1.Pool\"\x03\x90\x02\x01\x12\x44\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x17.kcore.core.v1.PoolList\"\x03\x90\x02\x01\x12\x45\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x19.kcore.core.v1.PoolEvents0\x01\x12\x37\n\x06\x43reate\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12\x37\n\x06Update\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12\x36\n\x05\x41pply\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12?\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x13.kcore.core.v1.Poolb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n kcore/core/v1/pool_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x18kcore/core/v1/pool.proto\x1a\x18kcore/meta/v1/meta.proto\"j\n\x08PoolList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x13.kcore.core.v1.PoolR\x05items\"\xb4\x01\n\tPoolEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12+\n\x06object\x18\x02 \x01(\x0b\x32\x13.kcore.core.v1.PoolR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\"r\n\nPoolEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x30\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.kcore.core.v1.PoolEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x8e\x02\n\tPoolWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12+\n\x06object\x18\x03 \x01(\x0b\x32\x13.kcore.core.v1.PoolR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xc5\x03\n\x0bPoolService\x12>\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x13.kcore.core.v1.Pool\"\x03\x90\x02\x01\x12\x44\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x17.kcore.core.v1.PoolList\"\x03\x90\x02\x01\x12\x45\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x19.kcore.core.v1.PoolEvents0\x01\x12\x37\n\x06\x43reate\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12\x37\n\x06Update\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12\x36\n\x05\x41pply\x12\x18.kcore.core.v1.PoolWrite\x1a\x13.kcore.core.v1.Pool\x12?\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x13.kcore.core.v1.Poolb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POOLLIST']._serialized_start=153
   _globals['_POOLLIST']._serialized_end=259
   _globals['_POOLEVENT']._serialized_start=262
-  _globals['_POOLEVENT']._serialized_end=422
-  _globals['_POOLEVENTS']._serialized_start=424
-  _globals['_POOLEVENTS']._serialized_end=538
-  _globals['_POOLWRITE']._serialized_start=541
-  _globals['_POOLWRITE']._serialized_end=811
-  _globals['_POOLSERVICE']._serialized_start=814
-  _globals['_POOLSERVICE']._serialized_end=1267
+  _globals['_POOLEVENT']._serialized_end=442
+  _globals['_POOLEVENTS']._serialized_start=444
+  _globals['_POOLEVENTS']._serialized_end=558
+  _globals['_POOLWRITE']._serialized_start=561
+  _globals['_POOLWRITE']._serialized_end=831
+  _globals['_POOLSERVICE']._serialized_start=834
+  _globals['_POOLSERVICE']._serialized_end=1287
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from kcore_api.kcore.core.v1 import secret_pb2 as kcore_dot_core_dot_v1_dot_secr
 from kcore_api.kcore.meta.v1 import meta_pb2 as kcore_dot_meta_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kcore/core/v1/secret_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x1akcore/core/v1/secret.proto\x1a\x18kcore/meta/v1/meta.proto\"n\n\nSecretList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x15.kcore.core.v1.SecretR\x05items\"\xa4\x01\n\x0bSecretEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12-\n\x06object\x18\x02 \x01(\x0b\x32\x15.kcore.core.v1.SecretR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\"v\n\x0cSecretEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x32\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.kcore.core.v1.SecretEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x92\x02\n\x0bSecretWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12-\n\x06object\x18\x03 \x01(\x0b\x32\x15.kcore.core.v1.SecretR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xdb\x03\n\rSecretService\x12@\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x15.kcore.core.v1.Secret\"\x03\x90\x02\x01\x12\x46\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x19.kcore.core.v1.SecretList\"\x03\x90\x02\x01\x12G\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x1b.kcore.core.v1.SecretEvents0\x01\x12;\n\x06\x43reate\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12;\n\x06Update\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12:\n\x05\x41pply\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12\x41\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x15.kcore.core.v1.Secretb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"kcore/core/v1/secret_service.proto\x12\rkcore.core.v1\x1a\x16kcore/api/v1/api.proto\x1a\x18kcore/api/v1/typed.proto\x1a\x1akcore/core/v1/secret.proto\x1a\x18kcore/meta/v1/meta.proto\"n\n\nSecretList\x12\x33\n\x08metadata\x18\x01 \x01(\x0b\x32\x17.kcore.meta.v1.ListMetaR\x08metadata\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x15.kcore.core.v1.SecretR\x05items\"\xb8\x01\n\x0bSecretEvent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x18.kcore.api.v1.Event.TypeR\x04type\x12-\n\x06object\x18\x02 \x01(\x0b\x32\x15.kcore.core.v1.SecretR\x06object\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\x12\x1c\n\tselection\x18\x04 \x01(\x05R\tselection\x12\x12\n\x04kind\x18\x05 \x01(\tR\x04kind\"v\n\x0cSecretEvents\x12\x1a\n\x08revision\x18\x01 \x01(\x03R\x08revision\x12\x32\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1a.kcore.core.v1.SecretEventR\x06\x65vents\x12\x16\n\x06synced\x18\x03 \x01(\x08R\x06synced\"\x92\x02\n\x0bSecretWrite\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12-\n\x06object\x18\x03 \x01(\x0b\x32\x15.kcore.core.v1.SecretR\x06object\x12\x17\n\x07\x64ry_run\x18\x04 \x01(\x08R\x06\x64ryRun\x12\x18\n\x07manager\x18\x05 \x01(\tR\x07manager\x12\x14\n\x05\x66orce\x18\x06 \x01(\x08R\x05\x66orce\x12\x1d\n\nrequest_id\x18\x07 \x01(\tR\trequestId\x12\x18\n\x07\x62\x65\x63\x61use\x18\x08 \x01(\x03R\x07\x62\x65\x63\x61use\x12 \n\x0bsubresource\x18\t \x01(\tR\x0bsubresource2\xdb\x03\n\rSecretService\x12@\n\x03Get\x12\x1d.kcore.api.v1.TypedGetRequest\x1a\x15.kcore.core.v1.Secret\"\x03\x90\x02\x01\x12\x46\n\x04List\x12\x1e.kcore.api.v1.TypedListRequest\x1a\x19.kcore.core.v1.SecretList\"\x03\x90\x02\x01\x12G\n\x05Watch\x12\x1f.kcore.api.v1.TypedWatchRequest\x1a\x1b.kcore.core.v1.SecretEvents0\x01\x12;\n\x06\x43reate\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12;\n\x06Update\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12:\n\x05\x41pply\x12\x1a.kcore.core.v1.SecretWrite\x1a\x15.kcore.core.v1.Secret\x12\x41\n\x06\x44\x65lete\x12 .kcore.api.v1.TypedDeleteRequest\x1a\x15.kcore.core.v1.Secretb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,11 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SECRETLIST']._serialized_start=157
   _globals['_SECRETLIST']._serialized_end=267
   _globals['_SECRETEVENT']._serialized_start=270
-  _globals['_SECRETEVENT']._serialized_end=434
-  _globals['_SECRETEVENTS']._serialized_start=436
-  _globals['_SECRETEVENTS']._serialized_end=554
-  _globals['_SECRETWRITE']._serialized_start=557
-  _globals['_SECRETWRITE']._serialized_end=831
-  _globals['_SECRETSERVICE']._serialized_start=834
-  _globals['_SECRETSERVICE']._serialized_end=1309
+  _globals['_SECRETEVENT']._serialized_end=454
+  _globals['_SECRETEVENTS']._serialized_start=456
+  _globals['_SECRETEVENTS']._serialized_end=574
+  _globals['_SECRETWRITE']._serialized_start=577
+  _globals['_SECRETWRITE']._serialized_end=851
+  _globals['_SECRETSERVICE']._serialized_start=854
+  _globals['_SECRETSERVICE']._serialized_end=1329
 # @@protoc_insertion_point(module_scope)

@@ -669,6 +669,11 @@ class Event(betterproto2.Message):
     Index of the selection.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    The object's kind, where the selection is of kind "*"; else empty, it is the selection's.
+    """
+
 
 default_message_pool.register_message("kcore.api.v1", "Event", Event)
 
@@ -1641,7 +1646,8 @@ class SessionRequest(betterproto2.Message):
         6, betterproto2.TYPE_MESSAGE, optional=True, group="frame"
     )
     """
-    It failed; nothing follows.
+    Its end; nothing follows. Status code 0: it is complete; any other: it failed. A stream that
+    stops without this was broken off.
     """
 
 

@@ -147,6 +147,11 @@ class DeploymentEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message(
     "kcore.apps.v1", "DeploymentEvent", DeploymentEvent
@@ -532,6 +537,11 @@ class ReplicaSetEvent(betterproto2.Message):
     selection: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
     Always 0.
+    """
+
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
     """
 
 

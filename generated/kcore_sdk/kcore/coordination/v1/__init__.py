@@ -76,6 +76,11 @@ class LeaseEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.coordination.v1", "LeaseEvent", LeaseEvent)
 

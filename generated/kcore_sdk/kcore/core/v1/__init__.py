@@ -339,6 +339,11 @@ class ConfigMapEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "ConfigMapEvent", ConfigMapEvent)
 
@@ -1476,6 +1481,11 @@ class EventEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "EventEvent", EventEvent)
 
@@ -2033,6 +2043,11 @@ class NamespaceEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "NamespaceEvent", NamespaceEvent)
 
@@ -2362,6 +2377,11 @@ class NodeEvent(betterproto2.Message):
     selection: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
     Always 0.
+    """
+
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
     """
 
 
@@ -3281,6 +3301,11 @@ class PodEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "PodEvent", PodEvent)
 
@@ -4027,6 +4052,11 @@ class PoolEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "PoolEvent", PoolEvent)
 
@@ -4522,6 +4552,11 @@ class SecretEvent(betterproto2.Message):
     Always 0.
     """
 
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
+    """
+
 
 default_message_pool.register_message("kcore.core.v1", "SecretEvent", SecretEvent)
 
@@ -4923,6 +4958,11 @@ class ServiceAccountEvent(betterproto2.Message):
     selection: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
     Always 0.
+    """
+
+    kind: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Always empty: it is this one.
     """
 
 
