@@ -60,6 +60,8 @@ def make(
         getattr(made, field).extend(found)
     if memory.failed is not None and made.phase not in sync.FINAL:
         made.reason, made.message = memory.failed
+        if not made.message:
+            made.ClearField("message")
     made.phase = phase(pod, observed, memory, made)
     _conditions(pod, made, observed, now.wall)
     return made
@@ -165,7 +167,11 @@ def _container(subject: _Subject, spec: container_pb2.Container) -> ContainerSta
     before = observed.before(spec.name)
     if before is not None and before.state == "exited":
         _ended(made.last_state, before, subject.around)
-    elif known is not None and known.container_id == made.container_id:
+    elif (
+        known is not None
+        and known.container_id == made.container_id
+        and known.HasField("last_state")
+    ):
         made.last_state.CopyFrom(known.last_state)
     if newest.state == "running":
         made.state.running.started_at.seconds = int(newest.started_at or newest.created_at)
@@ -204,7 +210,8 @@ def _forgotten(
     if not sync.ending(pod, subject.memory):
         if known is not None and was_there:
             last = known.state if known.state.HasField("terminated") else known.last_state
-            made.last_state.CopyFrom(last)
+            if last.HasField("terminated"):
+                made.last_state.CopyFrom(last)
         reason, message = sync.waiting(
             pod, spec.name, subject.observed, subject.memory, subject.now
         )
@@ -216,6 +223,7 @@ def _forgotten(
     made.started = False
     if made.state.HasField("running"):
         made.ready = False
+        made.state.ClearField("running")
         lost = made.state.terminated
         lost.exit_code, lost.reason = 137, "ContainerStatusUnknown"
         lost.message = "The container could not be located when the pod was terminated"

@@ -11,6 +11,7 @@ just now, after a second, unless it says `ago=` and `ran=`; `delay=` is what was
 import re
 from typing import Any
 
+from hypothesis import strategies as st
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
 from kcore.kubelet import status, sync
@@ -181,3 +182,67 @@ def _state(state: Any) -> str:
     if state.HasField("terminated"):
         return f"{state.terminated.reason}:{state.terminated.exit_code}"
     return "-"
+
+
+# -- any scene at all ------------------------------------------------------------------------------
+
+NAMES = ["a", "b", "i", "s", "x"]
+moments = st.sampled_from([0.0, 1.0, 9.9, 10.0, 300.0, 601.0, 4000.0])
+
+
+@st.composite
+def containers(draw: Any, boxes: list[Sandbox]) -> Container:
+    state = draw(st.sampled_from(["created", "running", "exited", "unknown"]))
+    name, attempt = draw(st.sampled_from(NAMES)), draw(st.integers(0, 4))
+    box = draw(st.sampled_from([*(box.id for box in boxes), "s9"]))
+    ended = WALL - draw(moments)
+    fine = sync.fingerprint(of_image(name, draw(st.sampled_from(["1", "1", "1", "2"]))))
+    return Container(
+        id=f"{name}{attempt}{box}{state}",
+        name=name,
+        attempt=attempt,
+        sandbox=box,
+        state=state,
+        created_at=ended - 5000,
+        started_at=ended - draw(moments),
+        finished_at=ended if state == "exited" else 0.0,
+        exit_code=draw(st.sampled_from([0, 1, 137])),
+        hash=draw(st.sampled_from([fine, ""])),
+        delay=draw(st.sampled_from([0.0, 10.0, 300.0])),
+    )
+
+
+def of_image(name: str, tag: str) -> Any:
+    """A container of this name and tag."""
+    one = pod(name).spec.containers[0]
+    one.image = f"{name}:{tag}"
+    return one
+
+
+@st.composite
+def scenes(draw: Any) -> tuple[Any, Observed, sync.Memory]:
+    wanted = pod(
+        draw(st.sampled_from(["a", "a b"])),
+        init=draw(st.sampled_from(["", "i", "*s", "i *s", "*s i"])),
+        policy=draw(st.sampled_from(["Always", "OnFailure", "Never", ""])),
+        deleted=draw(st.sampled_from([None, None, None, 0, 30])),
+        phase=draw(st.sampled_from(["Pending", "Running", "Running", "Failed"])),
+    )
+    count = draw(st.integers(0, 3))
+    boxes = [
+        Sandbox(f"s{number}", number, draw(st.booleans()), WALL)
+        for number in reversed(range(count))
+    ]
+    inside = draw(st.lists(containers(boxes), max_size=6, unique_by=lambda one: one.id))
+    inside.sort(key=lambda one: (-one.attempt, one.name))
+    seen = Observed(tuple(boxes), tuple(inside))
+    memory = remember(seen)
+    for one in inside:
+        if one.state == "running" and draw(st.booleans()):
+            memory.killing[one.id] = NOW + draw(moments)
+    for name in draw(st.sets(st.sampled_from(["", *NAMES]))):
+        memory.problems[name] = sync.Problem("ErrImagePull", "", NOW + draw(moments) - 10, 10.0)
+    if draw(st.booleans()):
+        memory.ends_at = NOW + draw(moments)
+    memory.failed = draw(st.sampled_from([None, None, ("Evicted", "")]))
+    return wanted, seen, memory

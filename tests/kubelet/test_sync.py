@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kcore.kubelet import sync
 from kcore.kubelet.observed import Container, Observed, Sandbox
-from tests.kubelet.scene import NOW, WALL, pod, remember, see, words
+from tests.kubelet.scene import NOW, WALL, of_image, pod, remember, scenes, see, words
 
 # What it is about | the pod | what the runtime has | what is remembered | what comes next.
 Row = tuple[str, Any, str, dict[str, Any], list[str]]
@@ -222,67 +221,6 @@ def test_failures_wait_twice_as_long_each_time() -> None:
 
 # -- laws ------------------------------------------------------------------------------------------
 
-NAMES = ["a", "b", "i", "s", "x"]
-moments = st.sampled_from([0.0, 1.0, 9.9, 10.0, 300.0, 601.0, 4000.0])
-
-
-@st.composite
-def containers(draw: Any, boxes: list[Sandbox]) -> Container:
-    state = draw(st.sampled_from(["created", "running", "exited", "unknown"]))
-    name, attempt = draw(st.sampled_from(NAMES)), draw(st.integers(0, 4))
-    box = draw(st.sampled_from([*(box.id for box in boxes), "s9"]))
-    ended = WALL - draw(moments)
-    fine = sync.fingerprint(replace_image(name, draw(st.sampled_from(["1", "1", "1", "2"]))))
-    return Container(
-        id=f"{name}{attempt}{box}{state}",
-        name=name,
-        attempt=attempt,
-        sandbox=box,
-        state=state,
-        created_at=ended - 5000,
-        started_at=ended - draw(moments),
-        finished_at=ended if state == "exited" else 0.0,
-        exit_code=draw(st.sampled_from([0, 1, 137])),
-        hash=draw(st.sampled_from([fine, ""])),
-        delay=draw(st.sampled_from([0.0, 10.0, 300.0])),
-    )
-
-
-def replace_image(name: str, tag: str) -> Any:
-    """A container of this name and tag."""
-    one = pod(name).spec.containers[0]
-    one.image = f"{name}:{tag}"
-    return one
-
-
-@st.composite
-def scenes(draw: Any) -> tuple[Any, Observed, sync.Memory]:
-    wanted = pod(
-        draw(st.sampled_from(["a", "a b"])),
-        init=draw(st.sampled_from(["", "i", "*s", "i *s", "*s i"])),
-        policy=draw(st.sampled_from(["Always", "OnFailure", "Never", ""])),
-        deleted=draw(st.sampled_from([None, None, None, 0, 30])),
-        phase=draw(st.sampled_from(["Pending", "Running", "Running", "Failed"])),
-    )
-    count = draw(st.integers(0, 3))
-    boxes = [
-        Sandbox(f"s{number}", number, draw(st.booleans()), WALL)
-        for number in reversed(range(count))
-    ]
-    inside = draw(st.lists(containers(boxes), max_size=6, unique_by=lambda one: one.id))
-    inside.sort(key=lambda one: (-one.attempt, one.name))
-    seen = Observed(tuple(boxes), tuple(inside))
-    memory = remember(seen)
-    for one in inside:
-        if one.state == "running" and draw(st.booleans()):
-            memory.killing[one.id] = NOW + draw(moments)
-    for name in draw(st.sets(st.sampled_from(["", *NAMES]))):
-        memory.problems[name] = sync.Problem("ErrImagePull", "", NOW + draw(moments) - 10, 10.0)
-    if draw(st.booleans()):
-        memory.ends_at = NOW + draw(moments)
-    memory.failed = draw(st.sampled_from([None, None, ("Evicted", "")]))
-    return wanted, seen, memory
-
 
 @given(scenes())
 @settings(max_examples=150, deadline=None)
@@ -351,7 +289,7 @@ def done(step: sync.Step, seen: Observed, memory: sync.Memory, now: float) -> Ob
             memory.killing[id_] = now + seconds
         case sync.Start(name, attempt, sandbox, delay):
             id_ = f"{name}{attempt}{sandbox}new"
-            fine = sync.fingerprint(replace_image(name, "1"))
+            fine = sync.fingerprint(of_image(name, "1"))
             state = "exited" if name == "i" else "running"
             made = Container(
                 id_, name, attempt, sandbox, state, WALL, WALL, WALL, 0, hash=fine, delay=delay
