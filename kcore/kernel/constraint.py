@@ -59,7 +59,7 @@ def _format(field: FieldDescriptor, options: Any) -> Check:
                 if fault is not None:
                     found.append((json_name, f"Invalid value: {fault[1]}"))
                 return
-            for key in elements:
+            for key in sorted(elements):
                 if said := well_formed(key):  # type: ignore[misc]
                     found.append((f"{json_name}[{key}]", f'Invalid value: "{key}": {said}'))
 

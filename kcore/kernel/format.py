@@ -187,16 +187,18 @@ def percent_or_count(value: Any) -> str:
 
 def label(labels: Mapping[str, str]) -> tuple[str, str] | None:
     """The first fault of a map of labels: the key, and what is wrong."""
-    for key, value in labels.items():
-        if (said := qualified_name(key)) or (said := label_value(value)):
-            return key, f"{key}={value}: {said}" if not qualified_name(key) else f"{key}: {said}"
+    for key, value in sorted(labels.items()):
+        if said := qualified_name(key):
+            return key, f"{key}: {said}"
+        if said := label_value(value):
+            return key, f"{key}={value}: {said}"
     return None
 
 
 def annotation(annotations: Mapping[str, str]) -> tuple[str, str] | None:
     """The first fault of a map of annotations: the key, and what is wrong."""
     total = 0
-    for key, value in annotations.items():
+    for key, value in sorted(annotations.items()):
         total += len(key.encode()) + len(value.encode())
         if said := qualified_name(key.lower()):
             return key, f"{key}: {said}"
