@@ -7,8 +7,9 @@ BIN := $(dir $(shell command -v $(PYTHON)))
 PACKAGES := busybox-static catatonit containerd containernetworking-plugins iproute2 iptables \
 	libnftables1 nftables python3-venv runc
 export PYTHONPATH :=
-# The API that must not be broken.
-AGAINST ?= main
+# The API that must not be broken: main's, or on main itself that of the commit before.
+AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev-parse HEAD)),\
+	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup packages root up down test test-fast test-cluster sim bless bench \
@@ -24,7 +25,7 @@ down: ## take it away without a trace
 	@if [ -x $(VENV)/bin/kcore ]; then $(VENV)/bin/kcore down; fi
 
 test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory lint breaking
 	@KCORE_STORMS=50 $(VENV)/bin/pytest -q tests
 
 test-fast: setup ## the tests that need neither root nor containers
@@ -86,5 +87,5 @@ lint: lint-proto ## look for faults without running anything
 lint-proto: ## look for faults in the protos
 	$(BIN)buf lint
 
-breaking: ## fail if the API breaks what AGAINST (a branch, main) promised
-	$(BIN)buf breaking --against '.git#branch=$(AGAINST)'
+breaking: ## fail if the API breaks what AGAINST (branch=main) promised
+	$(BIN)buf breaking --against '.git#$(strip $(AGAINST))'

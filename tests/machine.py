@@ -112,7 +112,7 @@ def remove_machine(machine: Machine) -> None:
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Machine]:
     """A one-node cluster that all tests share; each uses a namespace of its own in it."""
-    made = make_machine("kctest")
+    made = make_machine(f"kct{os.getpid()}")
     try:
         made.up()
         yield made

@@ -91,8 +91,12 @@ def test_a_deployment_makes_a_replicaset_which_makes_pods_and_a_new_template_rol
 
 
 def test_any_client_can_watch_objects_and_is_told_of_changes(machine: Machine, space: str) -> None:
+    config = str(machine.root / "config" / "kubeconfig")
     watch = subprocess.Popen(
-        ["nsenter", f"--net=/run/netns/{machine.name}", sys.executable, "-m", "kcore", "--kubeconfig", str(machine.root / "config" / "kubeconfig"), "get", "configmaps", "-n", space, "-w", "-o", "name"],
+        (
+            *("nsenter", f"--net=/run/netns/{machine.name}", sys.executable, "-m", "kcore"),
+            *("--kubeconfig", config, "get", "configmaps", "-n", space, "-w", "-o", "name"),
+        ),
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
