@@ -12,8 +12,7 @@ from dataclasses import fields, replace
 import click
 
 from kcore.clock import SystemClock
-from kcore.sim import loop
-from kcore.sim.cluster import Cluster, Report, Setting
+from kcore.sim.cluster import Cluster, Report, Setting, simulate
 from kcore.sim.faults import CALM, Faults
 
 _MOST_COMPLAINTS = 20
@@ -46,7 +45,7 @@ def main(
         setting = Setting(number, minutes, nodes, CALM if calm else None)
         if without:
             setting = replace(setting, faults=_without(Cluster(setting).faults, without))
-        report = _run(setting)
+        report = simulate(setting)
         click.echo(f"{_line(report)}  {clock.monotonic() - started:5.2f} s")
         if transcript or report.broken:
             click.echo("\n".join(report.transcript))
@@ -59,10 +58,6 @@ def main(
             click.echo(f"python -m kcore.sim --seed {number} --minutes {minutes}{said}")
     click.echo(f"{seeds} seeds, {broken} broken, {clock.monotonic() - began:.1f} s")
     sys.exit(min(broken, 100))
-
-
-def _run(setting: Setting) -> Report:
-    return loop.run(Cluster(setting).run())
 
 
 def _line(report: Report) -> str:
@@ -86,7 +81,7 @@ def _shrunk(setting: Setting, report: Report) -> list[str]:
         if field.name == "late_seconds" or not getattr(faults, field.name):
             continue
         fewer = _without(faults, [field.name])
-        if _run(replace(setting, faults=fewer)).broken:
+        if simulate(replace(setting, faults=fewer)).broken:
             faults = fewer
             left_out.append(field.name)
     return left_out

@@ -21,7 +21,7 @@ from kcore.kubelet import node as kubelet_node
 from kcore.kubelet import run as kubelet
 from kcore.kubelet.machine import Machine
 from kcore.scheduler import run as scheduler
-from kcore.sim import door, invariants
+from kcore.sim import door, invariants, loop
 from kcore.sim.apiserver import Apiserver
 from kcore.sim.audit import Audit
 from kcore.sim.component import Component, Work
@@ -97,6 +97,7 @@ class Cluster:
         self._chance = chance
         self._broken: list[str] = []
         self._last_change = 0.0
+        self._seconds = 0.0
         self._story: Story | None = None
         # Where kubelets keep files.
         self._root = Path()
@@ -131,7 +132,7 @@ class Cluster:
             self._tell("calm")
             await self._settle()
             tasks.cancel()
-        return self._report()
+        return self.report()
 
     async def until(self, what: Callable[[], bool], seconds: float = 60.0) -> None:
         """Waits until it holds; AssertionError if it does not come to hold."""
@@ -235,7 +236,8 @@ class Cluster:
     async def _settle(self) -> None:
         """All must come to be as the user wants it, and then nothing may happen any more."""
         ends = self.clock.monotonic() + SETTLE_SECONDS
-        while True:
+        # What is broken already need not come to rest, too.
+        while not self._invariants.broken:
             await self.clock.sleep(_LOOK_SECONDS)
             open_ = [*self.story.unsettled(), *self._left_over()]
             now = self.clock.monotonic()
@@ -259,13 +261,14 @@ class Cluster:
             if (sandbox.config.metadata.uid, node) not in bound
         ]
 
-    def _report(self) -> Report:
-        broken = list(self._invariants.broken)
+    def report(self, *more: str) -> Report:
+        """What has come of it so far; `more` is broken besides."""
+        broken = [*more, *self._invariants.broken]
         broken += [f"watch: {what}" for what in self._audit.broken]
         for component in self.components.values():
             broken += component.failures
         broken += self.server.failures
-        broken += self.story.complaints
+        broken += [] if self._story is None else self._story.complaints
         broken += self._broken
         return Report(
             seed=self.setting.seed,
@@ -273,7 +276,7 @@ class Cluster:
             digest=self.transcript.digest(),
             transcript=tuple(self.transcript.lines()),
             revisions=self.world.revision,
-            seconds=self.clock.monotonic(),
+            seconds=self._seconds,
             happened=self.weather.happened,
             faults=self.faults,
         )
@@ -282,7 +285,7 @@ class Cluster:
 
     def _wrote(self, records: Sequence[Record]) -> None:
         """Something reached the disk."""
-        seconds = self.clock.monotonic()
+        seconds = self._seconds = self.clock.monotonic()
         for record in records:
             self.transcript.record(record, seconds)
             if record.key.kind.rpartition(".")[2] not in _PULSE:
@@ -299,3 +302,12 @@ class Cluster:
 
     def _nodes(self) -> list[str]:
         return [key.name for key in self.world.objects if key.kind == "kcore.core.v1.Node"]
+
+
+def simulate(setting: Setting, plot: Plot | None = None) -> Report:
+    """One simulation from beginning to end."""
+    cluster = Cluster(setting)
+    try:
+        return loop.run(cluster.run(plot))
+    except (loop.TimeStandsStill, loop.NothingWillHappen) as error:
+        return cluster.report(str(error))

@@ -6,6 +6,7 @@ rules about numbers of pods ask only for what kcore does by its own act: people 
 moment and machines may die, so limits are those that held at any time since the act's cause.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from google.protobuf.message import Message
@@ -220,6 +221,10 @@ def _not_too_few_pods(
         # Sizes of sets were decided earlier than the deletion: look back further than its cause.
         cause = min(record.because, world.causes.get(worlds.manager(old), 0))
         limits = world.limits_since(deployment.metadata.uid, cause)
+        if any(a.replicas > b.replicas for a, b in itertools.pairwise(limits)):
+            # Scaled down amid a rollout: all sets shrink in proportion, as Kubernetes' do, also
+            # the one that serves.
+            continue
         least = min((each.least for each in limits), default=0)
         sets = [
             worlds.metadata(each).uid

@@ -15,9 +15,16 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Rounds of the loop without a moment's waiting.
+_MOST_ROUNDS = 20_000
+
 
 class NothingWillHappen(Exception):
     """All tasks wait for each other."""
+
+
+class TimeStandsStill(Exception):
+    """Tasks keep each other busy, and none of them waits."""
 
 
 class _Leap(selectors.BaseSelector):
@@ -25,6 +32,7 @@ class _Leap(selectors.BaseSelector):
 
     def __init__(self) -> None:
         self.time = 0.0
+        self._still = 0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -32,6 +40,13 @@ class _Leap(selectors.BaseSelector):
             raise NothingWillHappen("every task waits, and no timer is set")
         if timeout > 0:
             self.time += timeout
+            self._still = 0
+        else:
+            self._still += 1
+            if self._still > _MOST_ROUNDS:
+                # Whoever cleans up after it has as much again.
+                self._still = 0
+                raise TimeStandsStill(f"{_MOST_ROUNDS} rounds at {self.time:.3f} s, none waited")
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

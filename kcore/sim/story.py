@@ -22,7 +22,7 @@ from kcore.wire.api import Api
 from kcore.wire.errors import ApiError, Reason
 
 MISSING_IMAGE = "missing:1"
-_MOST_PODS = 12
+_MOST_PODS = 8
 _AGAIN_SECONDS = 1.0
 
 
@@ -81,7 +81,7 @@ class Story:
         ends = self._clock.monotonic() + seconds
         await self.deploy()
         while self._clock.monotonic() < ends:
-            await self._clock.sleep(self._chance.uniform(0.5, 20.0))
+            await self._clock.sleep(self._chance.uniform(0.2, 12.0))
             await self._something()
         for node in list(self._cordoned):
             await self.cordon(node, False)
@@ -100,14 +100,14 @@ class Story:
             self._count += 1
             bad = self._chance.uniform(0, 1) < 0.15
             await self.roll(name, MISSING_IMAGE if bad else f"web:{self._count}")
-        elif draw < 0.60:
+        elif draw < 0.55:
             room = _MOST_PODS - self._pods() + self.wanted[name].replicas
             await self.scale(name, self._chance.integer(0, max(1, min(6, room))))
-        elif draw < 0.75:
+        elif draw < 0.67:
             await self.delete_a_pod()
-        elif draw < 0.82:
+        elif draw < 0.74:
             await self.delete(name)
-        elif draw < 0.88:
+        elif draw < 0.84:
             await self.add_namespace()
         elif draw < 0.92:
             await self.end_namespace()
@@ -278,6 +278,6 @@ def _deployment(key: tuple[str, str], replicas: int, image: str) -> Deployment:
     pod = spec.template.spec
     pod.termination_grace_period_seconds = 5
     container = pod.containers.add(name="web", image=image)
-    container.resources.requests["cpu"].string = "500m"
+    container.resources.requests["cpu"].string = "700m"
     container.resources.requests["memory"].string = "128Mi"
     return found

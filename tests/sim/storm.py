@@ -3,18 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from kcore.sim import loop
-from kcore.sim.cluster import Cluster, Plot, Report, Setting
+from kcore.sim.cluster import Plot, Report, Setting, simulate
 from kcore.sim.faults import CALM
-
-
-def run(setting: Setting, plot: Plot | None = None) -> Report:
-    return loop.run(Cluster(setting).run(plot))
 
 
 def calm(plot: Plot, nodes: int = 3) -> Report:
     """The plot without faults; all that must hold held."""
-    report = run(Setting(seed=1, nodes=nodes, faults=CALM), plot)
+    report = simulate(Setting(seed=1, nodes=nodes, faults=CALM), plot)
     assert_holds(report)
     return report
 
@@ -26,10 +21,10 @@ def assert_holds(report: Report) -> None:
         raise AssertionError(f"{lines}\n{said}\npython -m kcore.sim --seed {report.seed}")
 
 
-def first_broken(setting: Setting, seeds: Iterable[int]) -> Report | None:
-    """The first seed that breaks."""
+def first_broken(setting: Setting, seeds: Iterable[int], complaint: str) -> Report | None:
+    """The first seed that breaks with this complaint."""
     for seed in seeds:
-        report = run(replace(setting, seed=seed))
-        if report.broken:
+        report = simulate(replace(setting, seed=seed))
+        if any(complaint in what for what in report.broken):
             return report
     return None

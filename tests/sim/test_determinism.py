@@ -5,17 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kcore.sim.cluster import Setting
-from tests.sim import storm
+from kcore.sim.cluster import Setting, simulate
 
 _ROOT = Path(__file__).parents[2]
 _MINUTES = 1.0
 _SEEDS = range(1, 6)
 _PROGRAM = f"""
-from kcore.sim.cluster import Setting
-from tests.sim import storm
+from kcore.sim.cluster import Setting, simulate
 for seed in range({_SEEDS.start}, {_SEEDS.stop}):
-    print(storm.run(Setting(seed, {_MINUTES})).digest)
+    print(simulate(Setting(seed, {_MINUTES})).digest)
 """
 
 
@@ -34,7 +32,7 @@ def _digests(hash_seed: str) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_transcript() -> None:
-    first = [storm.run(Setting(seed, _MINUTES)).digest for seed in _SEEDS]
+    first = [simulate(Setting(seed, _MINUTES)).digest for seed in _SEEDS]
     assert len(set(first)) == len(first), "different seeds differ"
     for hash_seed in ("0", "1"):
         assert _digests(hash_seed) == first

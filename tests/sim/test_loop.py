@@ -60,3 +60,12 @@ def test_sets_of_tasks_are_cancelled_in_the_order_of_their_making() -> None:
     first = loop.run(main())
     assert sorted(first) == list(range(40))
     assert loop.run(main()) == first
+
+
+def test_tasks_that_never_wait_are_an_error() -> None:
+    async def main() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    with pytest.raises(loop.TimeStandsStill):
+        loop.run(main())

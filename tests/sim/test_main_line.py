@@ -74,7 +74,7 @@ def test_an_image_that_is_not_there_stops_the_rollout_and_not_the_service() -> N
 
 def test_pods_that_fit_nowhere_wait_for_room() -> None:
     async def plot(cluster: Cluster) -> None:
-        first = await cluster.story.deploy("first", 5)
+        first = await cluster.story.deploy("first", 3)
         await cluster.until(lambda: _settled(cluster))
         await cluster.story.deploy("second", 2)
         await cluster.clock.sleep(30)

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from kcore.sim.cluster import Setting
+from kcore.sim.cluster import Setting, simulate
 from tests.sim import storm
 
 SEEDS = int(os.environ.get("KCORE_STORMS", "10"))
@@ -34,7 +34,7 @@ _happened: Counter[str] = Counter()
 
 @pytest.mark.parametrize("seed", range(1, SEEDS + 1))
 def test_a_storm_breaks_nothing(seed: int) -> None:
-    report = storm.run(Setting(seed, MINUTES))
+    report = simulate(Setting(seed, MINUTES))
     _happened.update(report.happened)
     storm.assert_holds(report)
     assert report.revisions > 50
