@@ -5,6 +5,7 @@ a literal `$(NAME)`. What is missing and not optional is a `Missing`, which reco
 the object appears.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,8 +154,10 @@ def resource_value(
 
 
 def _lines(table: Mapping[str, str]) -> str:
-    quoted = (f'{key}="{value}"'.replace("\n", "\\n") for key, value in sorted(table.items()))
-    return "\n".join(quoted)
+    """One line each, whatever is in the values."""
+    return "\n".join(
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(table.items())
+    )
 
 
 def _all_of(source: container_pb2.EnvFromSource, named: Named) -> Mapping[str, bytes]:
