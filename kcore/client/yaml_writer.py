@@ -28,7 +28,8 @@ def write(value: Any) -> str:
     elif isinstance(value, list) and value:
         _sequence(value, "", lines)
     else:
-        lines.append(_leaf(value, ""))
+        # Indented even here: readers differ over a block that is not.
+        lines.append(_leaf(value, "  "))
     return "\n".join(lines) + "\n"
 
 

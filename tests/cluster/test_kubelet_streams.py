@@ -277,7 +277,7 @@ async def test_following_goes_on_over_rotation() -> None:
 
         lines, files = await asyncio.gather(pod.log(follow=True), rotating())
         assert lines == [b"%d\n" % i for i in range(20_000)]
-        assert files > 3
+        assert files > 1
         assert await pod.log() == lines
         assert await pod.log(tail_lines=5000) == lines[-5000:]
 
