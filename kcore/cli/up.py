@@ -7,6 +7,7 @@ node, and applies the manifests that were given until what they run answers.
 import asyncio
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -243,10 +244,11 @@ async def _objects(session: Session, request: pb.WatchRequest) -> AsyncIterator[
 
 def _say_next(session: Session, setup: Setup, root: Path | None, applied: bool) -> None:
     prefix = f"KUBECONFIG={setup.place.kubeconfig} " if root is not None else ""
+    prefix += "kcore" if shutil.which("kcore") else os.path.relpath(sys.argv[0])
     tries = ["get nodes -o wide", "get pods -A"]
     if applied:
         tries = ["get pods -o wide", "logs deploy/web", "exec -it deploy/web -- sh"]
     session.say("\nkcore is up. Try:")
     for line in tries:
-        session.say(f"  {prefix}kcore {line}")
+        session.say(f"  {prefix} {line}")
     session.say(f"  grpcurl -plaintext -unix {setup.place.socket} list")
