@@ -8,6 +8,7 @@ background and its apiserver is about to answer; waiting for it is the caller's 
 client.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -33,6 +34,7 @@ PROGRAMS = {
     "busybox": "busybox-static",
     "catatonit": "catatonit",
 }
+CGROUPS = Path("/sys/fs/cgroup")
 LOG_BYTES = 16 * 1024 * 1024
 
 
@@ -146,11 +148,22 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
         await cni.down(network, where.cni_config)
         removed.append("the pod network")
     _unmount_below(where.state)
+    _remove_cgroups()
     for path in (where.run, where.state, where.config):
         if path.exists():
             shutil.rmtree(path)
             removed.append(str(path))
     return removed
+
+
+def _remove_cgroups() -> None:
+    """Those that held pods; one that still holds another kcore's stays, since it is not empty."""
+    for top in sorted(CGROUPS.glob("*/kcore")):
+        for group in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        with contextlib.suppress(OSError):
+            top.rmdir()
 
 
 def _unmount_below(directory: Path) -> None:

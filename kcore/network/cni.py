@@ -170,6 +170,21 @@ async def down(network: PodNetwork, conf_dir: Path, results: Path = CNI_RESULTS)
         script = portmap_removal(network, await _run("iptables-save", "-t", "nat", may_fail=True))
         if script:
             await _run("iptables-restore", "--noflush", text=script)
+    for family in ("ip", "ip6"):
+        listed = await _run("nft", "--json", "list", "table", family, "nat", may_fail=True)
+        if listed and is_bare(listed):
+            await _run("nft", "delete", "table", family, "nat", may_fail=True)
+
+
+def is_bare(listed: str) -> bool:
+    """Whether a table, as `nft --json list table` shows it, has base chains only and no rule.
+
+    iptables makes such a table when it is first asked, and again when it is needed.
+    """
+    found = [next(iter(one.items())) for one in json.loads(listed)["nftables"]]
+    return all(
+        kind in ("metainfo", "table") or (kind == "chain" and "hook" in one) for kind, one in found
+    )
 
 
 def _forget(network: PodNetwork, results: Path) -> None:

@@ -127,3 +127,19 @@ def test_what_others_use_stays() -> None:
     ours = OURS.strip().replace("-A", "-D")
     assert both.splitlines() == ["*nat", ours, "-F CNI-DN-1", "-X CNI-DN-1", "COMMIT"]
     assert cni.portmap_removal(NETWORK, "") == ""
+
+
+def listed(*objects: dict) -> str:
+    """As nft lists a table."""
+    table = {"table": {"family": "ip", "name": "nat", "handle": 1}}
+    return json.dumps({"nftables": [{"metainfo": {"version": "1"}}, table, *objects]})
+
+
+BASE = {"chain": {"family": "ip", "table": "nat", "name": "OUTPUT", "hook": "output"}}
+
+
+def test_a_table_that_says_nothing_is_bare() -> None:
+    assert cni.is_bare(listed(BASE))
+    assert not cni.is_bare(listed(BASE, {"rule": {"chain": "OUTPUT", "expr": []}}))
+    assert not cni.is_bare(listed(BASE, {"chain": {"table": "nat", "name": "MINE"}}))
+    assert not cni.is_bare(listed({"set": {"name": "addresses"}}))
