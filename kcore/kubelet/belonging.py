@@ -12,7 +12,7 @@ from pathlib import Path
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 # Seconds between two writes while only the revision moves: it is a lower bound.
-WRITE_SECONDS = 10.0
+WRITE_SECONDS = 1.0
 
 
 class Foreign(Exception):
@@ -61,8 +61,8 @@ class Belonging:
                 f"the server's log ends at revision {revision}, this node has seen "
                 f"{self._revision}: the server has forgotten; restore it with a new epoch"
             )
-        self._revision = revision
-        if now - self._written_at >= WRITE_SECONDS:
+        moved, self._revision = revision != self._revision, revision
+        if moved and now - self._written_at >= WRITE_SECONDS:
             self._written_at = now
             self._write()
 

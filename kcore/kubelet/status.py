@@ -162,6 +162,13 @@ def _container(subject: _Subject, spec: container_pb2.Container) -> ContainerSta
     if newest is None:
         return _forgotten(subject, spec, made)
     made.restart_count = max(made.restart_count, newest.attempt)
+    if newest.state == "created":
+        # It has not been there yet.
+        _wait(made.state, *sync.waiting(pod, spec.name, observed, memory, subject.now))
+        if (earlier := observed.before(spec.name)) is not None and earlier.state == "exited":
+            made.container_id = f"{subject.around.runtime}://{earlier.id}"
+            _ended(made.last_state, earlier, subject.around)
+        return made
     made.container_id = f"{subject.around.runtime}://{newest.id}"
     made.image_id = newest.image_id
     before = observed.before(spec.name)
