@@ -28,7 +28,6 @@ BUSYBOX = "kcore.local/busybox:1"
 # The names of runtime.GOARCH, which images are labelled with.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 
-COPY_BYTES = 1024 * 1024
 # The header that names the interpreter of a program that is not static.
 PT_INTERP = 3
 

@@ -34,11 +34,6 @@ def has(kind: Kind, path: str) -> bool:
     return True
 
 
-def rolls_out(kind: Kind) -> bool:
-    """Whether a new template replaces pods step by step."""
-    return has(kind, "spec.template.spec") and has(kind, "status.updated_replicas")
-
-
 def state(kind: Kind, plain: Mapping[str, Any]) -> State:
     """How far the object is."""
     if has(kind, "spec.template.spec") and has(kind, "status.replicas"):

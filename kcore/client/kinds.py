@@ -157,10 +157,6 @@ class Catalogue:
                 _comments(message, file.package, (4, index), said, found)
         return found
 
-    def is_category(self, words: str) -> bool:
-        """Whether the words name several kinds at once."""
-        return "," in words or words in self._by_category
-
 
 _HELP = "; `kcore api-resources` lists all"
 

@@ -33,11 +33,6 @@ def write(value: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_all(values: list[Any]) -> str:
-    """Several documents."""
-    return "---\n".join(write(value) for value in values)
-
-
 def _mapping(value: Mapping[str, Any], indent: str, lines: list[str]) -> None:
     for key, item in value.items():
         head = f"{indent}{_text(str(key))}:"

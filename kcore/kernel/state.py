@@ -118,10 +118,6 @@ class State:
                 del self._objects[key.kind][key.namespace]
         self._count(key, (after is not None) - (before is not None))
 
-    def remember_draw(self, pool: str, value: str) -> None:
-        """Takes note of a claim of long ago, when the log is replayed."""
-        self._last_drawn[pool] = value
-
     def _forget(self, stored: Stored) -> None:
         """Takes the object out of the indexes."""
         key = stored.key

@@ -142,11 +142,6 @@ class Model:
         self._take(slot, asked, -1)
         return _LEAVING
 
-    def node_of(self, key: Key) -> str | None:
-        """Where the pod is."""
-        placed = self._placed.get(key)
-        return None if placed is None else placed[0]
-
     # Reading.
 
     @property
