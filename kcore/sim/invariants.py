@@ -6,7 +6,6 @@ rules about numbers of pods ask only for what kcore does by its own act: people 
 moment and machines may die, so limits are those that held at any time since the act's cause.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from google.protobuf.message import Message
@@ -215,16 +214,19 @@ def _not_too_few_pods(
         return
     if not worlds.is_active(old) or not worlds.is_ready(old):
         return
+    # Sizes of sets were decided earlier than the deletion: look back further than its cause.
+    cause = min(record.because, world.causes.get(worlds.manager(old), 0))
+    if world.ready_since.get(old.metadata.uid, 0) > cause:
+        # It was not when this was decided.
+        return
     for deployment in _deployments_of(world, old):
         if deployment.metadata.HasField("deletion_timestamp"):
             continue
-        # Sizes of sets were decided earlier than the deletion: look back further than its cause.
-        cause = min(record.because, world.causes.get(worlds.manager(old), 0))
-        limits = world.limits_since(deployment.metadata.uid, cause)
-        if any(a.replicas > b.replicas for a, b in itertools.pairwise(limits)):
+        if record.time - world.shrunk_at.get(deployment.metadata.uid, 0.0) <= _READY_SECONDS:
             # Scaled down amid a rollout: all sets shrink in proportion, as Kubernetes' do, also
             # the one that serves.
             continue
+        limits = world.limits_since(deployment.metadata.uid, cause)
         least = min((each.least for each in limits), default=0)
         sets = [
             worlds.metadata(each).uid

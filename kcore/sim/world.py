@@ -74,10 +74,13 @@ class World:
     uids: set[str] = field(default_factory=set)
     # By uid of a deployment, or of a replica set: (revision, limits), oldest first.
     limits: dict[str, list[tuple[int, Limits]]] = field(default_factory=dict)
+    # By the same: when it was last given fewer replicas.
+    shrunk_at: dict[str, float] = field(default_factory=dict)
     # By the same: what made it have the limits that it has.
     causes: dict[str, int] = field(default_factory=dict)
-    # By uid of a pod: when it was last seen ready.
+    # By uid of a pod: when it was last seen ready, and since which revision it is.
     ready_at: dict[str, float] = field(default_factory=dict)
+    ready_since: dict[str, int] = field(default_factory=dict)
     # Ready pods that were deleted or ended: (revision, uid of the owner, by whom).
     losses: list[tuple[int, str, str]] = field(default_factory=list)
 
@@ -95,6 +98,8 @@ class World:
             self._limit(record, limits_of(new))
         elif is_ready(new) or is_ready(old):
             self.ready_at[record.uid] = record.time
+            if not is_ready(old):
+                self.ready_since[record.uid] = record.revision
 
     def get(self, kind: str, namespace: str, name: str) -> Message | None:
         """One object."""
@@ -131,6 +136,8 @@ class World:
 
     def _limit(self, record: Record, limits: Limits) -> None:
         history = self.limits.setdefault(record.uid, [])
+        if history and history[-1][1].replicas > limits.replicas:
+            self.shrunk_at[record.uid] = record.time
         if not history or history[-1][1] != limits:
             history.append((self.revision, limits))
             self.causes[record.uid] = record.because
