@@ -1,20 +1,18 @@
 """The columns of a kind's table: CEL expressions of its options, evaluated on objects.
 
-The one file of the client that knows CEL. Expressions see the object as `self`, in proto names, and
-the time as `now`; each is compiled when it is first needed. What can't be evaluated (an index past
-a list's end) shows as nothing, like what is absent.
+The one file of the client that knows CEL. Expressions see the object as `self` and the time as
+`now`. What can't be evaluated (an index past a list's end) shows as nothing, like what is absent.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cel_expr_python import cel
-from cel_expr_python.ext import ext_math, ext_optional, ext_strings
 from google.protobuf.message import Message
 
 from kcore.client import age
 from kcore.client.kinds import Kind
+from kcore.wire import cel
 
 NONE: Final = "<none>"
 
@@ -39,43 +37,24 @@ class Columns:
             self.headers.insert(self._age_at, "AGE")
         if self._named:
             self.headers.insert(0, "NAME")
-        self._compiled: list[Any] = []
-        if self._shown:
-            self._environment = _environment(kind)
-            self._compiled = [self._environment.compile(c.value) for c in self._shown]
+        engine = cel.Engine(kind.descriptor.file.pool, timed=True)
+        self._compiled = [engine.compile(c.value, kind.full_name) for c in self._shown]
 
     def row(self, message: Message, now: float) -> list[str]:
         """The cells of one object, beginning with its name."""
         metadata: Any = getattr(message, "metadata", None)
         cells = []
         if self._compiled:
-            moment = datetime.fromtimestamp(now, UTC)
-            activation = self._environment.Activation({"self": message, "now": moment})
+            activation = self._compiled[0].bind(message, now=datetime.fromtimestamp(now, UTC))
             for column, expression in zip(self._shown, self._compiled, strict=True):
-                value = _evaluated(expression, activation)
+                value = expression.evaluate(activation)
+                if isinstance(value, cel.Failed):
+                    value = None
                 cells.append(_aged(value, now) if column.format == "age" else _text(value))
         if self._age_at is not None:
             created = metadata.creation_timestamp.seconds
             cells.insert(self._age_at, age.text(now - created) if created else "<unknown>")
         return [metadata.name, *cells] if self._named else cells
-
-
-def _environment(kind: Kind) -> Any:
-    return cel.NewEnv(
-        descriptor_pool=kind.descriptor.file.pool,
-        variables={"self": cel.Type(kind.full_name), "now": cel.Type.TIMESTAMP},
-        container=kind.full_name.rpartition(".")[0],
-        extensions=[ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional()],
-    )
-
-
-def _evaluated(expression: Any, activation: Any) -> Any:
-    try:
-        value = expression.eval(activation)
-        return None if value.type() == cel.Type.ERROR else value.plain_value()
-    except Exception:
-        # The runtime raises bare exceptions for what CEL calls errors.
-        return None
 
 
 def _text(value: Any) -> str:

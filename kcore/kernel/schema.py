@@ -18,7 +18,8 @@ from google.protobuf import descriptor_pb2, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from kcore.kernel import cel, format, mask, path, shape
+from kcore.kernel import format, mask, path, shape
+from kcore.wire import cel
 from kcore.wire.errors import ApiError, Reason
 
 # The parent of namespaced kinds that name no other.

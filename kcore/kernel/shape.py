@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from kcore.kernel import cel, constraint, path
+from kcore.kernel import constraint, path
 from kcore.kernel.constraint import Check, Found
+from kcore.wire import cel
 
 # Messages that are plain values in YAML and JSON: a fault within is the value's own.
 _PLAIN: Final = frozenset(

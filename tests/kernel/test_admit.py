@@ -6,7 +6,8 @@ import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import node_pb2, secret_pb2
 
-from kcore.kernel import cel, format, path, schema
+from kcore.kernel import format, path, schema
+from kcore.wire import cel
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel import world as worlds
 from tests.kernel.test_commit import deployment
@@ -375,6 +376,9 @@ def test_expressions_speak_proto_names_and_json_names() -> None:
     assert value("self.spec\n  .nodeName") == "n"
     assert value("quantity('1500m')") == 1.5
     assert value("matches_labels(kcore.meta.v1.LabelSelector{matchLabels: {'a': 'b'}}, {'a': 'b'})")
+    assert value("sum(self.spec.containers.map(c, c.imagePullPolicy.size()) + [1, 2])") == 9
+    assert value("sum([])") == 0
+    assert isinstance(value("sum([9223372036854775807, 1])"), cel.Failed)
     assert isinstance(value("quantity('x')"), cel.Failed)
     assert isinstance(value("self.metadata.labels['nobody']"), cel.Failed)
     loop = "[1,2,3,4,5,6,7,8,9,10]"
