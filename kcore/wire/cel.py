@@ -5,7 +5,7 @@ over `self` (and `old_self`) of that message type; `expression.bind(message, old
 that all expressions over the type can share; `expression.evaluate(activation)` the value.
 An engine made `timed` has `now`, a moment, in the place of `old_self`.
 
-Beside CEL's own functions and its extensions for math, optionals and strings there are
+Beside CEL's own functions and its extensions (`cel.bind`, math, optionals, strings) there are
 `quantity(string)`, a double; `matches_labels(LabelSelector, map)`; and `sum(list(int))`.
 
 Expressions speak proto names. JSON names are rewritten at compile: where the type checker finds no
@@ -23,10 +23,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from cel_expr_python import cel
-from cel_expr_python.ext import ext_math, ext_optional, ext_strings
+from cel_expr_python.ext import ext_bindings, ext_math, ext_optional, ext_strings
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from kcore.wire import quantity, selector
+from kcore.wire import quantity
 
 LABEL_SELECTOR: Final = "kcore.meta.v1.LabelSelector"
 
@@ -48,12 +48,15 @@ class Failed:
 class Expression:
     """A compiled expression; immutable."""
 
-    __slots__ = ("_activation", "_eval", "constant", "parts", "text", "uses_old")
+    __slots__ = ("_activation", "_eval", "constant", "parts", "text", "type", "uses_old")
 
     def __init__(self, text: str, environment: Any) -> None:
         """`text` is in proto names; RuntimeError says what is wrong with it."""
         self.text = text
-        self._eval = environment.compile(text).eval
+        compiled = environment.compile(text)
+        self._eval = compiled.eval
+        # Of its value, as the runtime says it: "BOOL", "LIST<INT>", a message's full name.
+        self.type: str = compiled.return_type().name()
         self._activation = environment.Activation
         # Fields of `self` and `old_self` that are looked at; None: anything.
         self.parts = _parts(text)
@@ -149,6 +152,7 @@ class Engine:
                 container=message_type.rpartition(".")[0],
                 functions=self._functions,
                 extensions=[
+                    ext_bindings.ExtBindings(),
                     ext_math.ExtMath(),
                     ext_optional.ExtOptional(),
                     ext_strings.ExtStrings(),
@@ -226,6 +230,9 @@ def _sum(numbers: list[int]) -> int:
 
 
 def _matches_labels(message: Any, labels: dict[str, str]) -> bool:
+    # Columns never ask this, and who prints them starts often.
+    from kcore.wire import selector
+
     return selector.from_message(message).matches(labels)
 
 
