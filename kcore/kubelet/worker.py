@@ -417,7 +417,6 @@ class Worker:
                 await node.runtime.remove_container(one.id)
         for box in self.observed.sandboxes:
             await node.runtime.remove_pod_sandbox(box.id)
-        await launch.on_disk(lambda: _remove_cgroups(pod.metadata.uid))
 
 
 def _every(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
@@ -428,6 +427,7 @@ def _remove_files(node: Node, pod: pod_pb2.Pod) -> None:
     with contextlib.suppress(refusal.Refused):
         refusal.names(pod)
         volume.remove(node.root, pod.metadata.uid)
+        _remove_cgroups(pod.metadata.uid)
 
 
 def _remove_logs(node: Node, pod: pod_pb2.Pod) -> None:
@@ -438,8 +438,7 @@ def _remove_logs(node: Node, pod: pod_pb2.Pod) -> None:
 
 def _remove_cgroups(uid: str) -> None:
     """The runtime makes a pod's cgroups under every controller, and leaves them."""
-    if refusal.is_name(uid):
-        for pattern in (f"kcore/*/pod{uid}", f"*/kcore/*/pod{uid}"):
-            for found in sorted(_CGROUPS.glob(pattern)):
-                with contextlib.suppress(OSError):
-                    found.rmdir()
+    for pattern in (f"kcore/*/pod{uid}", f"*/kcore/*/pod{uid}"):
+        for found in sorted(_CGROUPS.glob(pattern)):
+            with contextlib.suppress(OSError):
+                found.rmdir()
