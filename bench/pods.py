@@ -114,7 +114,9 @@ async def _by_hand(machine: Machine, count: int) -> float:
             image=cri_pb.ImageSpec(image=images.BUSYBOX),
             command=list(spec.command),
             log_path="main.log",
-            linux=cri_pb.LinuxContainerConfig(security_context=container.security(pod, spec)),
+            linux=cri_pb.LinuxContainerConfig(
+                security_context=container.security(pod, spec, cri_pb.Image())
+            ),
         )
         (logs / f"bare_bare-{number}_{pod.metadata.uid}").mkdir(parents=True)
         async with together:
