@@ -6,6 +6,7 @@ exit code is the number of broken seeds, at most 100.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
@@ -40,12 +41,14 @@ def main(
     """Simulates clusters under faults."""
     clock = SystemClock()
     began, broken = clock.monotonic(), 0
+    happened: Counter[str] = Counter()
     for number in range(seed, seed + seeds):
         started = clock.monotonic()
         setting = Setting(number, minutes, nodes, CALM if calm else None)
         if without:
             setting = replace(setting, faults=_without(Cluster(setting).faults, without))
         report = simulate(setting)
+        happened += report.happened
         click.echo(f"{_line(report)}  {clock.monotonic() - started:5.2f} s")
         if transcript or report.broken:
             click.echo("\n".join(report.transcript))
@@ -56,6 +59,7 @@ def main(
             needed = _shrunk(setting, report) if shrink and not calm else []
             said = f" --without {' --without '.join(needed)}" if needed else ""
             click.echo(f"python -m kcore.sim --seed {number} --minutes {minutes}{said}")
+    click.echo(", ".join(f"{happened[what]} {what}" for what in sorted(happened)))
     click.echo(f"{seeds} seeds, {broken} broken, {clock.monotonic() - began:.1f} s")
     sys.exit(min(broken, 100))
 

@@ -30,6 +30,7 @@ from kcore.sim.link import Link
 from kcore.sim.runtime import Runtime
 from kcore.sim.story import Story, User
 from kcore.sim.transcript import Transcript
+from kcore.sim.wall import Wall
 from kcore.sim.world import World
 from kcore.tasks import Tasks
 
@@ -38,6 +39,9 @@ SETTLE_SECONDS = 600.0
 # And how long nothing may be written about workloads after that.
 _REST_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
+_MOST_OFFSET_SECONDS = 3600.0
+# Where files cost nothing.
+_MEMORY = Path("/dev/shm")
 # What each node has.
 CPUS = 3
 MEMORY_BYTES = 8 << 30
@@ -87,8 +91,10 @@ class Cluster:
         self.transcript = Transcript()
         self.faults = swarm(chance.fork("swarm")) if setting.faults is None else setting.faults
         self.weather = Weather(self.faults, chance.fork("weather"), self._tell)
+        # By machine: where each component gets its time.
+        self.walls: dict[str, Wall] = {}
         self.server = setting.server(
-            self._wrote, self.weather, self.clock, chance.fork("apiserver")
+            self._wrote, self.weather, self._wall("apiserver"), chance.fork("apiserver")
         )
         self.runtimes: dict[str, Runtime] = {}
         self.components: dict[str, Component] = {}
@@ -115,7 +121,8 @@ class Cluster:
 
     async def run(self, plot: Plot | None = None) -> Report:
         """Lets the story happen (or the plot in its place), and all come to rest."""
-        with tempfile.TemporaryDirectory(prefix="kcore-sim-") as root:
+        memory = _MEMORY if _MEMORY.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="kcore-sim-", dir=memory) as root:
             self._root = Path(root)
             return await self._run(plot)
 
@@ -169,13 +176,13 @@ class Cluster:
 
     def _works(self, tasks: Tasks) -> dict[str, Work]:
         works: dict[str, Work] = {
-            "controllers": lambda api, chance: controllers.run(api, self.clock, chance),
-            "scheduler": lambda api, chance: scheduler.run(api, self.clock, chance),
+            "controllers": lambda api, chance: controllers.run(api, self._wall("head"), chance),
+            "scheduler": lambda api, chance: scheduler.run(api, self._wall("head"), chance),
         }
         for number in range(1, self.setting.nodes + 1):
             node = f"n{number}"
             runtime = Runtime(
-                self.clock, self._chance.fork(f"runtime {node}"), subnet=f"10.244.{number}"
+                self._wall(node), self._chance.fork(f"runtime {node}"), subnet=f"10.244.{number}"
             )
             runtime.missing = frozenset(["missing:1"])
             self.runtimes[node] = runtime
@@ -193,7 +200,11 @@ class Cluster:
             dns=cri_pb.DNSConfig(servers=["10.96.0.10"]),
             look=lambda _: Machine(cpus=CPUS, memory=MEMORY_BYTES, memory_available=MEMORY_BYTES),
         )
-        return lambda api, chance: kubelet.run(api, None, reached, settings, self.clock, chance)
+        wall = self._wall(node)
+        return lambda api, chance: kubelet.run(api, None, reached, settings, wall, chance)
+
+    def _wall(self, machine: str) -> Wall:
+        return self.walls.setdefault(machine, Wall(self.clock))
 
     def _link(self, who: str, tasks: Tasks) -> Link:
         """The way of somebody who never dies."""
@@ -202,8 +213,9 @@ class Cluster:
     # Machines.
 
     async def _machines_fail(self) -> None:
-        """Containers crash, nodes are rebooted."""
+        """Containers crash, nodes are rebooted, clocks are set."""
         async with Tasks() as tasks:
+            tasks.start(self._clocks_jump(), "clocks")
             tasks.start(self._containers_crash(), "crashes")
             tasks.start(self._nodes_reboot(), "reboots")
 
@@ -230,6 +242,19 @@ class Cluster:
                 self.weather.note("reboot", node)
                 self.runtimes[node].reboot()
                 self.components[f"kubelet-{node}"].die()
+
+    async def _clocks_jump(self) -> None:
+        chance = self._chance.fork("clocks")
+        while mean := self.weather.faults.jump_seconds:
+            await self.clock.sleep(chance.uniform(0, 2 * mean))
+            if self.weather.faults.jump_seconds:
+                machines = sorted(self.walls)
+                machine = machines[chance.integer(0, len(machines) - 1)]
+                offset = chance.uniform(-_MOST_OFFSET_SECONDS, _MOST_OFFSET_SECONDS)
+                self.weather.note("clock jump", f"{machine} by {offset:.0f} s")
+                self.walls[machine].offset_seconds = offset
+        for wall in self.walls.values():
+            wall.offset_seconds = 0.0
 
     # Ending.
 
@@ -290,7 +315,7 @@ class Cluster:
             self.transcript.record(record, seconds)
             if record.key.kind.rpartition(".")[2] not in _PULSE:
                 self._last_change = seconds
-        self._invariants.check(records)
+        self._invariants.check(records, seconds)
         self._audit.observe(records)
         twice = invariants.doubles(
             who for _, runtime in sorted(self.runtimes.items()) for who in runtime.running_who()

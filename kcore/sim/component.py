@@ -21,6 +21,7 @@ from kcore.wire.api import Api
 Work = Callable[[Api, Chance], Coroutine[Any, Any, None]]
 
 _DOWN_SECONDS = (0.1, 5.0)
+_APART_SECONDS = (1.0, 30.0)
 
 
 class Component:
@@ -52,6 +53,7 @@ class Component:
     async def run(self) -> None:
         """Lives again and again."""
         self._tasks.start(self._die_now_and_then(), f"fate of {self.name}")
+        self._tasks.start(self._be_apart_now_and_then(), f"network of {self.name}")
         while True:
             self.lives += 1
             self._link = Link(
@@ -84,3 +86,11 @@ class Component:
             if self._weather.faults.death_seconds:
                 self._weather.note("death", self.name)
                 self.die()
+
+    async def _be_apart_now_and_then(self) -> None:
+        while mean := self._weather.faults.partition_seconds:
+            await self._clock.sleep(self._weather.until(mean))
+            if self._weather.faults.partition_seconds:
+                self._weather.note("partition", self.name)
+                ends = self._clock.monotonic() + self._chance.uniform(*_APART_SECONDS)
+                self._weather.apart[self.name] = ends

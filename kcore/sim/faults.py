@@ -31,6 +31,10 @@ class Faults:
     runtime_fails: float = 0.0
     # A write to the kernel's disk whose outcome is unknown.
     disk_fails: float = 0.0
+    # Seconds between two times that one component can't reach the apiserver for a while.
+    partition_seconds: float = 0.0
+    # Seconds between two jumps of somebody's wall clock, by up to an hour.
+    jump_seconds: float = 0.0
     # Seconds between two deaths of one component, of the kernel, of one container, of a node.
     death_seconds: float = 0.0
     kernel_death_seconds: float = 0.0
@@ -50,6 +54,8 @@ _WORST = Faults(
     dies_asking=0.02,
     runtime_fails=0.1,
     disk_fails=0.01,
+    partition_seconds=40.0,
+    jump_seconds=60.0,
     death_seconds=20.0,
     kernel_death_seconds=30.0,
     container_death_seconds=30.0,
@@ -78,12 +84,15 @@ class Weather:
         """`told` hears of every fault that happens."""
         self.faults = faults
         self.happened: Counter[str] = Counter()
+        # Who can't reach the apiserver, and until which moment of the monotonic clock.
+        self.apart: dict[str, float] = {}
         self._chance = chance
         self._told = told
 
     def calm(self) -> None:
         """From now on nothing goes wrong."""
         self.faults = CALM
+        self.apart.clear()
 
     def strikes(self, probability: float, what: str, whom: str) -> bool:
         """Whether a fault of this probability happens now; if so, it is told."""

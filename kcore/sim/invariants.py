@@ -20,6 +20,7 @@ Rule = Callable[[World, Record, Message | None, Message | None], Iterable[str]]
 # A pod that was ready so shortly ago may still have been so when the deletion of another was
 # decided.
 _READY_SECONDS = 60.0
+_LONG_AGO = -1e9
 
 
 class Invariants:
@@ -32,8 +33,9 @@ class Invariants:
         self.checked = 0
         self._last: Record | None = None
 
-    def check(self, records: Iterable[Record]) -> None:
-        """Follows the log by these records."""
+    def check(self, records: Iterable[Record], seconds: float) -> None:
+        """Follows the log by these records, `seconds` after the beginning."""
+        self.world.seconds = seconds
         for record in records:
             old = self.world.objects.get(record.key)
             new = None if record.verb is Verb.DELETE else worlds.parse(record)
@@ -131,6 +133,17 @@ def _in_a_living_namespace(
             yield f"gone before {', '.join(left)}"
 
 
+def _drawn_once(
+    world: World, record: Record, old: Message | None, new: Message | None
+) -> Iterator[str]:
+    """No two nodes have the same addresses for their pods."""
+    if isinstance(new, Node) and new.spec.pod_cidr:
+        for key, other in world.objects.items():
+            same = isinstance(other, Node) and other.spec.pod_cidr == new.spec.pod_cidr
+            if same and key != record.key:
+                yield f"{new.spec.pod_cidr} is {key.name}'s"
+
+
 def _bound_once(
     world: World, record: Record, old: Message | None, new: Message | None
 ) -> Iterator[str]:
@@ -222,7 +235,10 @@ def _not_too_few_pods(
     for deployment in _deployments_of(world, old):
         if deployment.metadata.HasField("deletion_timestamp"):
             continue
-        if record.time - world.shrunk_at.get(deployment.metadata.uid, 0.0) <= _READY_SECONDS:
+        if (
+            world.seconds - world.shrunk_at.get(deployment.metadata.uid, _LONG_AGO)
+            <= _READY_SECONDS
+        ):
             # Scaled down amid a rollout: all sets shrink in proportion, as Kubernetes' do, also
             # the one that serves.
             continue
@@ -237,7 +253,7 @@ def _not_too_few_pods(
             for pod in _pods_of(world, sets)
             if worlds.is_active(pod)
             and pod.metadata.uid != old.metadata.uid
-            and _was_ready(world, pod, record.time)
+            and _was_ready(world, pod)
         ]
         # What others took away since then was still counted on.
         taken = sum(
@@ -248,10 +264,10 @@ def _not_too_few_pods(
             yield f"leaves {len(left)} ready pods, {least} are needed"
 
 
-def _was_ready(world: World, pod: Pod, now: float) -> bool:
+def _was_ready(world: World, pod: Pod) -> bool:
     """Whether it is ready, or was shortly ago."""
-    last = world.ready_at.get(pod.metadata.uid, 0.0)
-    return worlds.is_ready(pod) or now - last <= _READY_SECONDS
+    last = world.ready_at.get(pod.metadata.uid, _LONG_AGO)
+    return worlds.is_ready(pod) or world.seconds - last <= _READY_SECONDS
 
 
 def _pods_of(world: World, owners: Sequence[str]) -> list[Pod]:
@@ -276,6 +292,7 @@ RULES: tuple[Rule, ...] = (
     _same_object,
     _finalized,
     _in_a_living_namespace,
+    _drawn_once,
     _bound_once,
     _not_too_many_pods,
     _not_too_many_replicas,

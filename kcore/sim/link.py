@@ -19,6 +19,9 @@ from kcore.wire.errors import ApiError, Reason
 
 Answer = TypeVar("Answer")
 
+# After which a caller takes it that nobody answers.
+_SILENCE_SECONDS = 2.0
+
 
 class Server(Protocol):
     """The apiserver's side."""
@@ -88,6 +91,9 @@ class Link:
     async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
         """Objects, then their changes."""
         await self._clock.sleep(self._weather.latency())
+        if self._apart():
+            await self._clock.sleep(_SILENCE_SECONDS)
+            raise _gone("nobody answers")
         responses = self._server.session(self._who).watch(request)
         try:
             async for response in responses:
@@ -98,6 +104,8 @@ class Link:
                     raise _gone("the watch has broken")
                 if self.is_cut:
                     raise _gone("the component is dead")
+                if self._apart():
+                    raise _gone("nothing is heard")
                 yield response
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
@@ -107,6 +115,9 @@ class Link:
         weather, faults = self._weather, self._weather.faults
         if self.is_cut:
             raise _gone("the component is dead")
+        if self._apart():
+            await self._clock.sleep(_SILENCE_SECONDS)
+            raise _gone("nobody answers")
         if weather.strikes(faults.request_lost, "request lost", self._who):
             await self._clock.sleep(weather.latency())
             raise _gone("the request was lost")
@@ -125,12 +136,17 @@ class Link:
         answer: Answer | None
         answer, error = await asyncio.shield(there)
         await self._clock.sleep(weather.latency())
+        if self._apart():
+            raise _gone("the answer did not come through")
         if weather.strikes(faults.answer_lost, "answer lost", self._who):
             raise _gone("the answer was lost")
         if error is not None:
             raise error
         assert answer is not None
         return answer
+
+    def _apart(self) -> bool:
+        return self._weather.apart.get(self._who, 0.0) > self._clock.monotonic()
 
 
 def _gone(why: str) -> ApiError:

@@ -69,7 +69,8 @@ class World:
     """Objects by key, at one revision."""
 
     revision: int = 0
-    time: float = 0.0
+    # Since the beginning, by a clock that nobody sets.
+    seconds: float = 0.0
     objects: dict[Key, Message] = field(default_factory=dict)
     uids: set[str] = field(default_factory=set)
     # By uid of a deployment, or of a replica set: (revision, limits), oldest first.
@@ -86,7 +87,7 @@ class World:
 
     def apply(self, record: Record) -> None:
         """What the record says has happened."""
-        self.revision, self.time = record.revision, record.time
+        self.revision = record.revision
         self._lose(record)
         if record.verb is Verb.DELETE:
             self.objects.pop(record.key, None)
@@ -97,7 +98,7 @@ class World:
         if isinstance(new, Deployment | ReplicaSet):
             self._limit(record, limits_of(new))
         elif is_ready(new) or is_ready(old):
-            self.ready_at[record.uid] = record.time
+            self.ready_at[record.uid] = self.seconds
             if not is_ready(old):
                 self.ready_since[record.uid] = record.revision
 
@@ -137,7 +138,7 @@ class World:
     def _limit(self, record: Record, limits: Limits) -> None:
         history = self.limits.setdefault(record.uid, [])
         if history and history[-1][1].replicas > limits.replicas:
-            self.shrunk_at[record.uid] = record.time
+            self.shrunk_at[record.uid] = self.seconds
         if not history or history[-1][1] != limits:
             history.append((self.revision, limits))
             self.causes[record.uid] = record.because
