@@ -31,11 +31,11 @@ class Belonging:
         self._written_at = float("-inf")
         try:
             kept = json.loads(path.read_text())
-            self._cluster = str(kept["cluster"])
-            self._epoch, self._revision = int(kept["epoch"]), int(kept["revision"])
+            found = str(kept["cluster"]), int(kept["epoch"]), int(kept["revision"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             # Half a file is as good as none: what counts is written whole or not at all.
-            pass
+            return
+        self._cluster, self._epoch, self._revision = found
 
     def meet(self, server: pb.KindsResponse) -> bool:
         """Whether its past is a new one, so that nothing can be resumed. May raise Foreign."""

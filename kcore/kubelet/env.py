@@ -79,9 +79,9 @@ def resolve(text: str, known: Mapping[str, str]) -> str:
 
 
 def names(pod: pod_pb2.Pod) -> tuple[list[str], list[str]]:
-    """ConfigMaps and Secrets that the pod's containers and volumes name."""
+    """ConfigMaps and Secrets that the pod's containers, volumes and images name."""
     maps: set[str] = set()
-    secrets: set[str] = set()
+    secrets = {one.name for one in pod.spec.image_pull_secrets}
     for container in (*pod.spec.init_containers, *pod.spec.containers):
         for source in container.env_from:
             if source.HasField("config_map_ref"):

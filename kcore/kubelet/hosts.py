@@ -14,6 +14,7 @@ _FIRST = (
     "fe00::2\tip6-allrouters",
 )
 _MOST_NAME = 63
+_CLUSTER_DOMAIN = "cluster.local"
 
 
 def hostname(pod: pod_pb2.Pod) -> str:
@@ -23,7 +24,11 @@ def hostname(pod: pod_pb2.Pod) -> str:
 
 def text(pod: pod_pb2.Pod, addresses: Sequence[str]) -> str:
     """The file. ValueError for names that are more than one word."""
-    lines = [*_FIRST, *(f"{address}\t{hostname(pod)}" for address in addresses)]
+    names = hostname(pod)
+    if pod.spec.subdomain:
+        service = f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{_CLUSTER_DOMAIN}"
+        names = f"{names}.{service}\t{names}"
+    lines = [*_FIRST, *(f"{address}\t{names}" for address in addresses)]
     if pod.spec.host_aliases:
         lines += ["", "# Entries added by HostAliases."]
     for alias in pod.spec.host_aliases:

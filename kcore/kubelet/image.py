@@ -10,7 +10,8 @@ from collections.abc import Callable
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
-from kcore.kubelet import cri, launch, sync
+from kcore.kubelet import credentials, cri, launch, sync
+from kcore.wire.errors import ApiError
 
 
 class Images:
@@ -60,9 +61,9 @@ class Images:
         try:
             async with node.pulls:
                 node.event(pod, "Normal", "Pulling", f'Pulling image "{name}"')
-                await node.runtime.pull_image(wanted)
-        except cri.CriError as error:
-            self._failed(pod, spec, error)
+                await node.runtime.pull_image(wanted, await self._credentials(pod, name))
+        except (cri.CriError, ApiError) as error:
+            self._failed(pod, spec, error.message)
         else:
             self._pulled[spec.name] = name
             self._memory.problems.pop(spec.name, None)
@@ -71,19 +72,28 @@ class Images:
             self._memory.pulling.discard(spec.name)
             self._wake()
 
-    def _failed(self, pod: pod_pb2.Pod, spec: container_pb2.Container, error: cri.CriError) -> None:
+    async def _credentials(self, pod: pod_pb2.Pod, name: str) -> pb.AuthConfig | None:
+        if not pod.spec.image_pull_secrets:
+            return None
+        named = await self._node.named(pod)
+        there = [one.name for one in pod.spec.image_pull_secrets if one.name in named.secrets]
+        return credentials.find(name, (named.secrets[each] for each in there))
+
+    def _failed(self, pod: pod_pb2.Pod, spec: container_pb2.Container, why: str) -> None:
         node, name = self._node, spec.image
-        said = f'Failed to pull image "{name}": {error.message}'
+        said = f'Failed to pull image "{name}": {why}'
         node.event(pod, "Warning", "Failed", said)
         before = self._memory.problems.get(spec.name)
-        if before is not None and before.reason in sync.PULLS:
+        if "invalid reference format" in why:
+            reason, message = "InvalidImageName", why
+        elif before is not None and before.reason in sync.PULLS:
             reason, message = (
                 "ImagePullBackOff",
-                f'Back-off pulling image "{name}": {error.message}',
+                f'Back-off pulling image "{name}": {why}',
             )
             node.event(pod, "Normal", "BackOff", f'Back-off pulling image "{name}"')
         else:
-            reason, message = "ErrImagePull", error.message
+            reason, message = "ErrImagePull", why
             node.event(pod, "Warning", "Failed", "Error: ErrImagePull")
         self._memory.problems[spec.name] = sync.problem(
             before, reason, message, node.clock.monotonic()

@@ -176,6 +176,7 @@ def _mounts(
     step: sync.Start,
 ) -> list[pb.Mount]:
     """All that the container sees of this machine."""
+    _make_log_directories(node, pod)
     places = volume.make(pod, named, known, node.root)
     found = volume.mounts(pod, spec, places, variables, node.root)
     taken = {one.container_path for one in found}

@@ -9,7 +9,7 @@ otherwise.
 
 import asyncio
 import pathlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -55,6 +55,8 @@ class Trouble:
     """What happens at the n-th step of a kubelet: a step is a call to the runtime or the API."""
 
     steps: int = 0
+    # How late what it watches comes.
+    lag_seconds: float = 0.0
     # The step before or after which it dies, or whose answer it does not get.
     dies_at: int = 0
     loses_at: int = 0
@@ -90,7 +92,9 @@ class Door:
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._behind, name)
-        if name in ("watch", "events"):
+        if name == "watch":
+            return lambda request: self._late(real(request))
+        if name == "events":
             return real
         lost: Exception = cri.CriError(cri.Code.UNAVAILABLE, "connection reset", name)
         if name in ("get", "list", "commit", "kinds"):
@@ -100,6 +104,12 @@ class Door:
             return await self._trouble.meet(lambda: real(*args, **kwargs), lost)
 
         return call
+
+    async def _late(self, responses: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """All of them, in order, each so much later than the one before."""
+        async for response in responses:
+            await asyncio.sleep(self._trouble.lag_seconds)
+            yield response
 
 
 @dataclass

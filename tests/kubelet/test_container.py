@@ -253,6 +253,11 @@ def test_the_hosts_file() -> None:
     )
 
 
+def test_a_pod_of_a_subdomain_has_its_full_name() -> None:
+    lines = hosts.text(pod(subdomain="db"), ["10.0.0.7"]).splitlines()
+    assert lines[-1] == "10.0.0.7\tweb.db.default.svc.cluster.local\tweb"
+
+
 @pytest.mark.parametrize("name", ["a b", "a\n192.0.2.1 evil", "a#b", "", "a\t"])
 def test_a_host_alias_is_one_line(name: str) -> None:
     of = pod()

@@ -189,4 +189,5 @@ def test_all_that_is_named_is_found_for_fetching() -> None:
     of.spec.volumes.add(name="v").volume_source.secret.secret_name = "c"
     projected = of.spec.volumes.add(name="w").volume_source.projected
     projected.sources.add().config_map.local_object_reference.name = "d"
-    assert env.names(of) == (["a", "d"], ["b", "c"])
+    of.spec.image_pull_secrets.add(name="e")
+    assert env.names(of) == (["a", "d"], ["b", "c", "e"])

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import config_map_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as rt
 
-from kcore.kubelet import volume
+from kcore.kubelet import config_objects, volume
+from kcore.kubelet.cri import Code, CriError
 from kcore.reconcile import transaction
 from kcore.sim.runtime import Behaviour, Speed
 from tests.kubelet import house
@@ -164,6 +166,11 @@ def test_clocks_on_walls_may_be_set(tmp_path: Path) -> None:
         for jump in (3600.0, -7200.0, 1e8, -1e8):
             here.clock.ahead += jump
             count = sum(here.runtime.starts.values())
+            live = await here.pod()
+            assert live is not None
+            # So that it is looked at.
+            live.metadata.labels["jump"] = f"{abs(jump):.0f}"
+            await here.world.do(transaction.patch(live, live, ["metadata.labels"]))
             await here.clock.sleep(5)
             # Nobody starts sooner.
             assert sum(here.runtime.starts.values()) - count <= 1
@@ -171,6 +178,20 @@ def test_clocks_on_walls_may_be_set(tmp_path: Path) -> None:
         # a: at 0, 1, 12, 33 …; b: once. And nobody starts later.
         assert sorted(here.runtime.starts.values()) == [1, 4]
         assert await here.phase() == "Running"
+
+    run(tmp_path, story)
+
+
+def test_a_clock_that_was_set_back_while_nobody_looked(tmp_path: Path) -> None:
+    async def story(here: House) -> None:
+        await here.create(does(pod(), RUNS_SECONDS="1", EXIT_CODE="1"))
+        await here.until(lambda one: _waits(one, "CrashLoopBackOff"))
+        await here.stop()
+        # Its end lies in the future now.
+        here.clock.ahead -= 7200
+        here.start()
+        await here.clock.sleep(15)
+        assert list(here.runtime.starts.values()) == [3]
 
     run(tmp_path, story)
 
@@ -503,8 +524,10 @@ def test_kernel_settings_that_are_not_the_pods_fail_it(tmp_path: Path) -> None:
 # -- others ----------------------------------------------------------------------------------------
 
 
-def test_what_others_say_of_a_pod_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lag", [0.0, 0.05, 0.4])
+def test_what_others_say_of_a_pod_is_kept(tmp_path: Path, lag: float) -> None:
     async def story(here: House) -> None:
+        here.trouble.lag_seconds = lag
         of = pod()
         of.spec.readiness_gates.add(condition_type="example.com/gate")
         await here.create(of)
@@ -521,13 +544,43 @@ def test_what_others_say_of_a_pod_is_kept(tmp_path: Path) -> None:
             )
             status.conditions.add(type="example.com/gate", status="False", message=str(number))
             await here.world.do(transaction.status(live, status))
-        await here.clock.sleep(3)
+        await here.clock.sleep(60)
         found = await here.pod()
         assert found is not None
         kinds = {one.type: one for one in found.status.conditions}
         assert kinds["example.com/gate"].message == "19"
         assert kinds["Ready"].reason == "ReadinessGatesNotReady"
         assert kinds["ContainersReady"].status == "True"
+
+    run(tmp_path, story)
+
+
+def test_a_kubelet_that_hears_late_does_not_repeat_itself(tmp_path: Path) -> None:
+    async def story(here: House) -> None:
+        here.trouble.lag_seconds = 3.0
+        await here.create(does(pod(), RUNS_SECONDS="30"))
+        seen: list[pod_pb2.PodStatus] = []
+
+        async def watch() -> None:
+            request = pb.WatchRequest(selections=[pb.Selection(kind=Pod.DESCRIPTOR.full_name)])
+            async for response in here.world.admin.watch(request):
+                seen.extend(Pod.FromString(event.object).status for event in response.events)
+
+        watching = here.world.tasks.start(watch())
+        await here.clock.sleep(120)
+        watching.cancel()
+        # Each change of a condition has one moment, and each status says something new.
+        for kind in ("Ready", "Initialized", "PodReadyToStartContainers"):
+            moments: list[tuple[str, int]] = []
+            for status in seen:
+                for one in status.conditions:
+                    now = (one.status, one.last_transition_time.seconds)
+                    if one.type == kind and (not moments or moments[-1] != now):
+                        moments.append(now)
+            changes = [status for status, _ in moments]
+            assert all(a != b for a, b in itertools.pairwise(changes)), (kind, moments)
+        assert len({status.start_time.seconds for status in seen if status.phase != ""}) <= 2
+        assert len(seen) < 20
 
     run(tmp_path, story)
 
@@ -607,13 +660,74 @@ def test_a_static_pod_that_ends_leaves_its_namesake_alone(tmp_path: Path) -> Non
     run(tmp_path, story)
 
 
-def test_a_pod_that_nobody_understands_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_mirror_shows_a_static_pod(tmp_path: Path) -> None:
+    async def story(here: House) -> None:
+        static = static_pod("web")
+        mirror = pod()
+        mirror.metadata.annotations["kubernetes.io/config.mirror"] = static.metadata.uid
+        first = await here.create(mirror)
+        assert here.kubelet is not None
+        here.kubelet.set_static({static.metadata.uid: static})
+        shown = await here.until(is_ready)
+        assert shown.metadata.uid == first.metadata.uid
+        # Nothing that is done to a mirror reaches what it shows.
+        failed = pod_pb2.PodStatus()
+        failed.CopyFrom(shown.status)
+        failed.reason = "Evicted"
+        await here.world.do(transaction.status(shown, failed))
+        await here.delete(grace_seconds=0)
+        await here.clock.sleep(5)
+        assert here.running() == ["a"]
+        # Whoever makes another one sees it shown again.
+        await here.create(mirror)
+        await here.until(is_ready)
+        here.runtime.crash(here.runtime.running()[0], 1)
+        await here.until(lambda one: is_ready(one) and _restarts(one, "a") == 1)
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("call", ["run_pod_sandbox", "create_container"])
+def test_a_name_that_stays_taken_is_left_for_the_next(tmp_path: Path, call: str) -> None:
+    """By a call that was thought lost and never comes to an end."""
+
+    async def story(here: House) -> None:
+        real = getattr(here.runtime, call)
+
+        async def refused(*args: Any) -> str:
+            config = args[0] if call == "run_pod_sandbox" else args[1]
+            if config.metadata.attempt < 2:
+                said = f'name "{config.metadata.name}" is reserved for "x"'
+                raise CriError(Code.UNKNOWN, said, call)
+            found: str = await real(*args)
+            return found
+
+        setattr(here.runtime, call, refused)
+        await here.create(pod())
+        await here.until(is_ready)
+
+    run(tmp_path, story)
+
+
+def test_a_pod_that_nobody_understands_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = config_objects.fetch
+
+    async def odd(api: Any, of: Pod) -> Any:
+        if of.metadata.name == "odd-n1":
+            raise RuntimeError("nobody has foreseen this")
+        return await fetch(api, of)
+
+    monkeypatch.setattr(config_objects, "fetch", odd)
+
     async def story(here: House) -> None:
         broken = static_pod()
         broken.spec.containers[0].resources.limits["memory"].string = "lots"
         hostile = static_pod()
         hostile.metadata.uid = "../../x"
-        here.static = {one.metadata.uid: one for one in (broken, hostile)}
+        unforeseen = static_pod("odd-n1")
+        here.static = {one.metadata.uid: one for one in (broken, hostile, unforeseen)}
         here.start()
         await here.create(pod())
         await here.until(is_ready)
@@ -642,6 +756,55 @@ def test_nothing_ends_because_a_server_forgot_it(tmp_path: Path) -> None:
         await here.restart()
         await here.clock.sleep(30)
         assert is_ready(await here.pod()) and list(here.runtime.starts.values()) == [1]
+
+    run(tmp_path, story)
+
+
+def test_a_new_sandbox_has_a_new_address_everywhere(tmp_path: Path) -> None:
+    async def story(here: House) -> None:
+        await here.create(pod())
+        first = await here.until(is_ready)
+        (box,) = here.runtime.sandboxes.values()
+        box.ready = False
+        second = await here.until(lambda one: is_ready(one) and _restarts(one, "a") == 1)
+        assert second.status.pod_ip != first.status.pod_ip
+        (file,) = tmp_path.glob("state/pods/*/etc-hosts")
+        assert f"{second.status.pod_ip}\tweb\n" in file.read_text()
+        assert first.status.pod_ip not in file.read_text()
+
+    run(tmp_path, story)
+
+
+def test_who_is_held_by_others_is_ended_once(tmp_path: Path) -> None:
+    """A finalizer keeps the object, and how it ended, after its pod is gone from the node."""
+
+    async def story(here: House) -> None:
+        of = pod()
+        of.metadata.finalizers.append("example.com/held")
+        await here.create(of)
+        await here.until(is_ready)
+        await here.delete()
+        await here.world.until(lambda: _is_clean(here))
+        commits = here.world.api.commits
+        for number in range(3):
+            live = await here.pod()
+            assert live is not None
+            assert said(live.status)[:2] == ["Failed", "a x0 Error:143"]
+            live.metadata.labels["number"] = str(number)
+            await here.world.do(transaction.patch(live, live, ["metadata.labels"]))
+            await here.clock.sleep(2)
+        assert here.world.api.commits == commits
+        # Another kubelet has never heard of it.
+        await here.restart()
+        await here.clock.sleep(5)
+        live = await here.pod()
+        assert live is not None
+        assert said(live.status)[:2] == ["Failed", "a x0 Error:143"]
+        bare = Pod()
+        await here.world.do(transaction.patch(live, bare, ["metadata.finalizers"]))
+        await here.until(is_gone)
+        await here.clock.sleep(5)
+        assert here.is_clean()
 
     run(tmp_path, story)
 
@@ -675,8 +838,17 @@ async def _life_and_death(here: House) -> None:
         one.restart_count == 0
         for one in (*found.status.init_container_statuses, *found.status.container_statuses)
     )
+    watching = here.world.tasks.start(here.last_seen())
+    await here.clock.sleep(0.1)
     await here.delete(grace_seconds=5)
     await here.until(is_gone, 120)
+    # How it ended is known to the API before the runtime forgets it.
+    assert said((await watching).status)[:4] == [
+        "Failed",
+        "i+ x0 Completed:0",
+        "a x0 Error:143",
+        "b x0 Error:143",
+    ]
     await here.world.until(lambda: _is_clean(here), 120)
     assert set(here.runtime.starts.values()) == {1}
 
