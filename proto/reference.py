@@ -18,6 +18,7 @@ _PLAIN = {
     f"{_META}.Quantity": "quantity",
     f"{_META}.IntOrString": "number or string",
     f"{_META}.FieldsV1": "object",
+    f"{_META}.RawExtension": "object",
 }
 _SCALARS = {
     FieldDescriptor.TYPE_STRING: "string",

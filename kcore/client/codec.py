@@ -4,8 +4,9 @@
 an ApiError with every violation; `read` does the same and leaves the problems to the caller.
 Driven by descriptors of any pool: JSON names, `inline` fields shown in their parent's place, bytes
 as base64, 64-bit integers as numbers, enums by name, and Time, MicroTime, Quantity, IntOrString,
-FieldsV1 as plain values. Presence is kept: what is absent stays absent, a zero that is given stays.
-An object of a kind also carries apiVersion and kind. Must not know kinds by name, nor files.
+FieldsV1, RawExtension as plain values. Presence is kept: what is absent stays absent, a zero that
+is given stays. An object of a kind also carries apiVersion and kind. Must not know kinds by name,
+nor files.
 """
 
 import base64
@@ -440,7 +441,7 @@ def _read_int_or_string(message: Any, value: Any) -> None:
         raise _Bad(f"expected a whole number or a string, got {_said(value)}")
 
 
-def _read_fields(message: Any, value: Any) -> None:
+def _read_raw(message: Any, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise _Bad(f"expected a mapping, got {_said(value)}")
     try:
@@ -536,7 +537,7 @@ def _show_int_or_string(message: Any) -> Any:
     return message.str_val if message.type == 1 else message.int_val
 
 
-def _show_fields(message: Any) -> Any:
+def _show_raw(message: Any) -> Any:
     try:
         return json.loads(message.raw or b"{}")
     except (ValueError, RecursionError):
@@ -555,7 +556,8 @@ _SPECIAL: Final[dict[str, tuple[Callable[[Any, Any], None], Callable[[Any], Any]
     _META + "MicroTime": (_read_time, _show_time),
     _META + "Quantity": (_read_quantity, _show_quantity),
     _META + "IntOrString": (_read_int_or_string, _show_int_or_string),
-    _META + "FieldsV1": (_read_fields, _show_fields),
+    _META + "FieldsV1": (_read_raw, _show_raw),
+    _META + "RawExtension": (_read_raw, _show_raw),
     **{
         f"google.protobuf.{name}": (_read_well_known, _show_well_known)
         for name in (

@@ -22,7 +22,8 @@ _quoted: Final = json.encoder.encode_basestring
 
 # Messages that are plain values in JSON, and are taken as a whole.
 PLAIN: Final = frozenset(
-    "kcore.meta.v1." + name for name in ("Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1")
+    "kcore.meta.v1." + name
+    for name in ("Time", "MicroTime", "Quantity", "IntOrString", "FieldsV1", "RawExtension")
 )
 QUANTITY: Final = "kcore.meta.v1.Quantity"
 

@@ -307,8 +307,9 @@ def _kind(
 
     def selectable() -> Iterator[tuple[str, Callable[[Any], str]]]:
         for text in definition.selectable:
-            found = path.compile_path(descriptor, text)
-            yield found.text, path.reader(found)
+            other_name, _, at = text.rpartition("=")
+            found = path.compile_path(descriptor, at)
+            yield other_name or found.text, path.reader(found)
 
     def subresources() -> Iterator[Subresource]:
         if has_status:

@@ -6,7 +6,8 @@ that all expressions over the type can share; `expression.evaluate(activation)` 
 An engine made `timed` has `now`, a moment, in the place of `old_self`.
 
 Beside CEL's own functions and its extensions (`cel.bind`, math, optionals, strings) there are
-`quantity(string)`, a double; `matches_labels(LabelSelector, map)`; and `sum(list(int))`.
+`quantity(string)`, a double; `matches_labels(LabelSelector, map)`; `selector_text(LabelSelector)`,
+as it is typed after -l; and `sum(list(int))`.
 
 Expressions speak proto names. JSON names are rewritten at compile: where the type checker finds no
 field `nodeName`, and the message has a field whose JSON name that is, its proto name is put there.
@@ -212,8 +213,11 @@ def _functions(pool: DescriptorPool) -> list[Any]:
         return functions
     labels = cel.Type.Map(cel.Type.STRING, cel.Type.STRING)
     parameters = [cel.Type(LABEL_SELECTOR), labels]
-    functions.append(_function("matches_labels", _matches_labels, cel.Type.BOOL, parameters))
-    return functions
+    return [
+        *functions,
+        _function("matches_labels", _matches_labels, cel.Type.BOOL, parameters),
+        _function("selector_text", _selector_text, cel.Type.STRING, parameters[:1]),
+    ]
 
 
 def _function(name: str, body: Any, returned: Any, parameters: list[Any]) -> Any:
@@ -230,10 +234,16 @@ def _sum(numbers: list[int]) -> int:
 
 
 def _matches_labels(message: Any, labels: dict[str, str]) -> bool:
-    # Columns never ask this, and who prints them starts often.
+    # Few columns ask this, and who prints them starts often.
     from kcore.wire import selector
 
     return selector.from_message(message).matches(labels)
+
+
+def _selector_text(message: Any) -> str:
+    from kcore.wire import selector
+
+    return str(selector.from_message(message))
 
 
 def _first_line(text: str) -> str:

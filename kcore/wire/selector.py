@@ -51,7 +51,7 @@ class Requirement:
             return self.key
         if self.operator is Operator.ABSENT:
             return f"!{self.key}"
-        if len(self.values) == 1:
+        if self.values == ("",) or (self.operator is Operator.IN and len(self.values) == 1):
             sign = "=" if self.operator is Operator.IN else "!="
             return f"{self.key}{sign}{self.values[0]}"
         word = "in" if self.operator is Operator.IN else "notin"

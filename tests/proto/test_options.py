@@ -22,6 +22,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from kcore_api.kcore.apps.v1 import deployment_pb2 as deployment
 from kcore_api.kcore.apps.v1 import replica_set_pb2 as replica_set
+from kcore_api.kcore.batch.v1 import job_pb2 as job
 from kcore_api.kcore.coordination.v1 import lease_pb2 as lease
 from kcore_api.kcore.core.v1 import affinity_pb2 as affinity
 from kcore_api.kcore.core.v1 import config_map_pb2 as config_map
@@ -39,6 +40,7 @@ from kcore_api.kcore.meta.v1 import meta_pb2 as meta
 from kcore_api.kcore.meta.v1 import options_pb2
 
 from kcore.wire import cel
+from tests.proto import bad_workloads
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SECONDS = int(NOW.timestamp())
@@ -169,7 +171,8 @@ def test_every_path_of_a_kind_leads_somewhere(name: str) -> None:
     message = KINDS[name]
     kind = kind_of(message)
     assert kind is not None
-    paths = [*kind.selectable, *(one.path for one in kind.claims)]
+    selectable = [path.rpartition("=")[2] for path in kind.selectable]
+    paths = [*selectable, *(one.path for one in kind.claims)]
     for frozen in kind.immutable:
         paths += [frozen.path, *(f"{frozen.path}.{one}" for one in getattr(frozen, "except"))]
     paths += [path for door in kind.subresources for path in door.paths]
@@ -177,7 +180,7 @@ def test_every_path_of_a_kind_leads_somewhere(name: str) -> None:
     for path in paths:
         if path != "spec.template.metadata.labels":
             assert at(message, path) is not None, path
-    for path in kind.selectable:
+    for path in selectable:
         field = at(message, path)
         assert field is not None and field.message_type is None, f"{path} is no plain value"
 
@@ -625,6 +628,7 @@ BAD: list[tuple[Any, str, str, str]] = [
      "values", "In and NotIn need some, Exists and DoesNotExist none"),
     (meta.LabelSelectorRequirement, "key: 'a' operator: 'Exists' values: 'x'",
      "values", "In and NotIn need some, Exists and DoesNotExist none"),
+    *bad_workloads.BAD,
 ]  # fmt: skip
 
 
@@ -685,6 +689,10 @@ def test_every_rule_refuses_something() -> None:
     for before, after, _ in CHANGES:
         refused |= violations(made(pod.Pod, POD % after), made(pod.Pod, POD % before))
     refused.add(("kcore.core.v1.Pod", "status.phase", "Succeeded and Failed are final"))
+    for before, after, rule in bad_workloads.JOBS:
+        jobs = [made(job.Job, f"spec {{ {text} }}") for text in (after, before)]
+        assert rule in violations(*jobs)
+        refused.add(rule)
     said = {
         (name, rule.path, rule.message)
         for name, message in MESSAGES.items()

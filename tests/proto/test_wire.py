@@ -17,9 +17,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 PACKAGES = {
     "k8s.io.api.core.v1": "kcore.core.v1",
     "k8s.io.api.apps.v1": "kcore.apps.v1",
+    "k8s.io.api.batch.v1": "kcore.batch.v1",
     "k8s.io.api.coordination.v1": "kcore.coordination.v1",
+    "k8s.io.api.policy.v1": "kcore.policy.v1",
     "k8s.io.apimachinery.pkg.apis.meta.v1": "kcore.meta.v1",
     "k8s.io.apimachinery.pkg.api.resource": "kcore.meta.v1",
+    "k8s.io.apimachinery.pkg.runtime": "kcore.meta.v1",
     "k8s.io.apimachinery.pkg.util.intstr": "kcore.meta.v1",
 }
 # Messages that are ours alone.

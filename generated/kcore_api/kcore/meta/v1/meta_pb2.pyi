@@ -95,6 +95,12 @@ class FieldsV1(_message.Message):
     raw: bytes
     def __init__(self, raw: _Optional[bytes] = ...) -> None: ...
 
+class RawExtension(_message.Message):
+    __slots__ = ("raw",)
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    raw: bytes
+    def __init__(self, raw: _Optional[bytes] = ...) -> None: ...
+
 class ListMeta(_message.Message):
     __slots__ = ("self_link", "resource_version", "remaining_item_count")
     SELF_LINK_FIELD_NUMBER: _ClassVar[int]

@@ -22,6 +22,7 @@ __all__ = (
     "ObjectMeta",
     "OwnerReference",
     "Quantity",
+    "RawExtension",
     "Rule",
     "Scope",
     "Subresource",
@@ -473,7 +474,7 @@ class Kind(betterproto2.Message):
     )
     """
     Paths that a field selector may name, in JSON names ("spec.nodeName"); metadata.name and
-    metadata.namespace always may.
+    metadata.namespace always may. "status.successful=status.succeeded" gives a path another name.
     """
 
     claims: "list[Claim]" = betterproto2.field(
@@ -855,6 +856,21 @@ class Quantity(betterproto2.Message):
 
 
 default_message_pool.register_message("kcore.meta.v1", "Quantity", Quantity)
+
+
+@dataclass(eq=False, repr=False)
+class RawExtension(betterproto2.Message):
+    """
+    An object of a shape that is not told here, as JSON text. In YAML and JSON it stands in place.
+    """
+
+    raw: "bytes | None" = betterproto2.field(1, betterproto2.TYPE_BYTES, optional=True)
+    """
+    The JSON text.
+    """
+
+
+default_message_pool.register_message("kcore.meta.v1", "RawExtension", RawExtension)
 
 
 @dataclass(eq=False, repr=False)
