@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from kcore.wire.errors import ApiError, Reason
 
 AUTHENTICATED = "system:authenticated"
+UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 NODES = "system:nodes"
 NODE_PREFIX = "system:node:"
@@ -47,6 +48,8 @@ class User:
 Identify = Callable[[Metadata, Callable[[], Connection]], User]
 
 ADMIN = User("kcore-admin", (MASTERS, AUTHENTICATED))
+# Whoever does not say who they are, where that is not asked.
+ANONYMOUS = User("system:anonymous", (UNAUTHENTICATED,))
 
 
 def of_socket(metadata: Metadata, connection: Callable[[], Connection]) -> User:

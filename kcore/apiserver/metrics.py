@@ -73,10 +73,28 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._answered = Counter(
+            "apiserver_request",
+            "Requests that were answered, with the same labels.",
+            ("verb", "resource", "subresource", "code"),
+            registry=self._registry,
+        )
+        self._started = Counter(
+            "grpc_server_started",
+            "Calls that have begun, by method.",
+            ("grpc_type", "grpc_service", "grpc_method"),
+            registry=self._registry,
+        )
         self._handled = Counter(
             "grpc_server_handled",
             "Calls that have ended, by method and code.",
             ("grpc_type", "grpc_service", "grpc_method", "grpc_code"),
+            registry=self._registry,
+        )
+        self._watch_events = Counter(
+            "apiserver_watch_events",
+            "Events sent to watchers, by resource; empty for watches of several.",
+            ("resource",),
             registry=self._registry,
         )
         self._watch_messages = Counter(
@@ -105,8 +123,17 @@ class Metrics:
         )
 
         # To find a series by its labels takes longer than to count in it.
+        self._start_series: dict[tuple[str, ...], Counter] = {}
         self._call_series: dict[tuple[str, ...], Counter] = {}
-        self._request_series: dict[tuple[str, ...], Histogram] = {}
+        self._request_series: dict[tuple[str, ...], tuple[Histogram, Counter]] = {}
+
+    def started(self, kind: str, service: str, method: str) -> None:
+        """A gRPC call has begun."""
+        labels = kind, service, method
+        series = self._start_series.get(labels)
+        if series is None:
+            series = self._start_series[labels] = self._started.labels(*labels)
+        series.inc()
 
     def call(self, kind: str, service: str, method: str, code: str) -> None:
         """A gRPC call has ended. `kind`: "unary", "server_stream" or "bidi_stream"."""
@@ -123,8 +150,10 @@ class Metrics:
         labels = verb, resource, subresource, code
         series = self._request_series.get(labels)
         if series is None:
-            series = self._request_series[labels] = self._requests.labels(*labels)
-        series.observe(seconds)
+            series = self._requests.labels(*labels), self._answered.labels(*labels)
+            self._request_series[labels] = series
+        series[0].observe(seconds)
+        series[1].inc()
 
     def commit(self, operations: int, applied: int, refused: int, seconds: float) -> None:
         """A commit was answered."""
@@ -135,10 +164,12 @@ class Metrics:
         if refused:
             self._transactions.labels("refused").inc(refused)
 
-    def watched(self, size: int) -> None:
+    def watched(self, resource: str, size: int, events: int) -> None:
         """A message was sent to a watcher."""
         self._watch_messages.inc()
         self._watch_bytes.inc(size)
+        if events:
+            self._watch_events.labels(resource).inc(events)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kcore.apiserver import serve
+from kcore.apiserver.allowance import Allowance
 from kcore.apiserver.broker import Broker
 from kcore.apiserver.identity import ADMIN, Tokens, User, of_certificate, of_socket
 from kcore.apiserver.metrics import Metrics
@@ -49,17 +50,40 @@ class Listeners:
     authority: Path = Path()
     # Files that hold a bearer token each, and whose it is.
     tokens: Mapping[Path, User] = field(default_factory=dict)
+    # Whether reflection answers those, too, who do not say who they are.
+    reflects_all: bool = False
 
 
 class Apiserver:
     """What a kernel is reached through, in process."""
 
-    def __init__(self, kernel: Kernel, tasks: Tasks, clock: Clock, chance: Chance) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        tasks: Tasks,
+        clock: Clock,
+        chance: Chance,
+        *,
+        reflects_all: bool = False,
+    ) -> None:
         """`tasks`: where streams live."""
         self.kernel = kernel
         self.broker = Broker(tasks, chance)
+        self.allowance = Allowance()
         self.metrics = Metrics(
             {
+                "apiserver_current_inflight_requests": (
+                    "Calls under way, without streams.",
+                    lambda: float(self.allowance.calls),
+                ),
+                "apiserver_longrunning_requests": (
+                    "Streams that are open.",
+                    lambda: float(self.allowance.streams),
+                ),
+                "kcore_store_waiting_seconds": (
+                    "For how long the store has not answered.",
+                    lambda: kernel.waiting_seconds,
+                ),
                 "kcore_commit_head_revision": (
                     "The last revision.",
                     lambda: float(kernel.head),
@@ -78,7 +102,7 @@ class Apiserver:
                 ),
             }
         )
-        self.services = Services(kernel, self.metrics, clock)
+        self.services = Services(kernel, self.metrics, clock, reflects_all=reflects_all)
 
     def session(self, user: User) -> Session:
         """The Api for somebody in this process."""
@@ -95,7 +119,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Apiserver, serve.Server]]:
     """An apiserver that listens; leaving the block ends it gracefully."""
     async with Tasks() as tasks:
-        apiserver = Apiserver(kernel, tasks, clock, chance)
+        apiserver = Apiserver(kernel, tasks, clock, chance, reflects_all=listeners.reflects_all)
         server = serve.Server(
             kernel,
             apiserver.services,
@@ -103,6 +127,7 @@ async def serving(
             apiserver.metrics,
             clock,
             _listeners(listeners),
+            apiserver.allowance,
         )
         probe = Probe(apiserver.metrics.text, {"kernel": apiserver.services.ready})
         try:

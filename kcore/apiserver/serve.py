@@ -2,8 +2,9 @@
 
 `Server(services, sessions, listeners…)` has one gRPC server for each listener, since each has its
 own way to tell who calls; behind all is the same handler, which finds a path's method and passes
-bytes through. On the way in: identity, impersonation, the cluster that the caller means. On the way
-out: an ApiError becomes a google.rpc.Status (cut to what metadata may weigh), warnings and the
+bytes through. On the way in: what the metadata weighs, identity, impersonation, the cluster that
+the caller means, how much the caller has under way, and how long the answer is waited for. On the
+way out: an ApiError becomes a google.rpc.Status (cut to what metadata may weigh), warnings and the
 revision travel behind the answer, and everything is counted. It must not know what methods do.
 """
 
@@ -11,9 +12,10 @@ import asyncio
 import functools
 import logging
 import os
+import re
 import socket
 import urllib.parse
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 
 from kcore.apiserver import authorize, metrics
+from kcore.apiserver.allowance import Allowance
 from kcore.apiserver.broker import Broker
-from kcore.apiserver.identity import AUTHENTICATED, Identify, User
+from kcore.apiserver.identity import ANONYMOUS, AUTHENTICATED, Identify, User
 from kcore.apiserver.metrics import Metrics
 from kcore.apiserver.services import Call, Method, Services
 from kcore.apiserver.session import Kernel, Session
@@ -41,7 +44,15 @@ MESSAGE_BYTES = 4 << 20
 STATUS_BYTES = 3 << 10
 SAID_BYTES = 1 << 10
 WARNINGS_BYTES = 1 << 10
+# Of the callers: the longest that anybody sends is a token of some kilobytes.
+METADATA_BYTES = 16 << 10
+METADATA_VALUE_BYTES = 8 << 10
+METADATA_PAIRS = 64
+# Who sets no deadline waits so long for an answer.
+UNARY_SECONDS = 60.0
 KNOWN_CALLERS = 4096
+
+_NEVER = 2**31 - 1
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -56,15 +67,18 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.max_concurrent_streams", 16_384),
+    ("grpc.max_concurrent_streams", 2_048),
+    # Links of kubelets live as long as the server: no connection is too old. What has connected
+    # and does not say who it is goes soon.
+    ("grpc.max_connection_age_ms", _NEVER),
+    ("grpc.server_handshake_timeout_ms", 8_000),
+    # What gRPC refuses by itself, before there is a call; from here to there it refuses some.
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", 2 * METADATA_BYTES),
 )
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Behaviour: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
-
-# What passes, and when to ask again where nobody knows better.
-_PASSING = (Reason.UNAVAILABLE, Reason.EXHAUSTED)
-RETRY_SECONDS = 1.0
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -89,11 +103,20 @@ class Gate:
         self._broker = broker
         self._of_user = functools.lru_cache(maxsize=KNOWN_CALLERS)(self._make)
 
-    def call(self, identify: Identify, context: Context) -> Call:
-        """Who calls, and what the metadata says. Raises ApiError for those who may not."""
+    def call(self, identify: Identify, context: Context, anybody: bool) -> Call:
+        """Who calls, and what the metadata says. Raises ApiError for those who may not.
+
+        `anybody`: also those may who do not say who they are.
+        """
         pairs = context.invocation_metadata() or ()
+        _weigh(pairs)
         metadata: dict[str, str] = dict(pairs)  # type: ignore[arg-type] # Ours are all text.
-        user = identify(metadata, context.auth_context)
+        try:
+            user = identify(metadata, context.auth_context)
+        except ApiError as error:
+            if not anybody or error.reason is not Reason.UNAUTHENTICATED:
+                raise
+            user = ANONYMOUS
         if "kcore-impersonate-user" in metadata or "kcore-impersonate-group" in metadata:
             groups = tuple(str(value) for key, value in pairs if key == "kcore-impersonate-group")
             user = self._impersonated(user, metadata.get("kcore-impersonate-user", ""), groups)
@@ -142,11 +165,18 @@ class Handler(grpc.GenericRpcHandler):
     """All methods behind one listener, with bytes for messages."""
 
     def __init__(
-        self, services: Services, gate: Gate, identify: Identify, counted: Metrics, clock: Clock
+        self,
+        services: Services,
+        gate: Gate,
+        allowance: Allowance,
+        identify: Identify,
+        counted: Metrics,
+        clock: Clock,
     ) -> None:
         """`identify`: the listener's way to tell who calls."""
         self._services = services
         self._gate = gate
+        self._allowance = allowance
         self._identify = identify
         self._metrics = counted
         self._clock = clock
@@ -176,9 +206,11 @@ class Handler(grpc.GenericRpcHandler):
         started = self._clock.monotonic()
         call: Call | None = None
         code, http = "OK", "200"
+        self._metrics.started(method.kind, method.service, method.name)
         try:
-            call = self._gate.call(self._identify, context)
-            answer: bytes = await method.serve(call, body)
+            call = self._gate.call(self._identify, context, method.anybody)
+            with self._allowance.take(call.user.name, False):
+                answer = await _in_time(context, method, call, body)
             trailing = _trailing(call)
             if trailing:
                 context.set_trailing_metadata(trailing)
@@ -188,7 +220,7 @@ class Handler(grpc.GenericRpcHandler):
             raise
         except Exception as error:
             code, http = _words(error)
-            await _abort(context, method, error)
+            await _abort(context, method, error, call)
             raise
         finally:
             self._metrics.call(method.kind, method.service, method.name, code)
@@ -203,20 +235,23 @@ class Handler(grpc.GenericRpcHandler):
         context: Context,
     ) -> None:
         code = "OK"
+        call: Call | None = None
+        self._metrics.started(method.kind, method.service, method.name)
         try:
-            call = self._gate.call(self._identify, context)
-            # The caller knows at once that it is served, however long nothing is said.
-            await context.send_initial_metadata(())
-            responses: AsyncGenerator[bytes, None] = method.serve(call, asked)
-            async with aclosing(responses):
-                async for response in responses:
-                    await context.write(response)
+            call = self._gate.call(self._identify, context, method.anybody)
+            with self._allowance.take(call.user.name, True):
+                # The caller knows at once that it is served, however long nothing is said.
+                await context.send_initial_metadata(())
+                responses: AsyncGenerator[bytes, None] = method.serve(call, asked)
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
         except Exception as error:
             code, _ = _words(error)
-            await _abort(context, method, error)
+            await _abort(context, method, error, call)
         finally:
             self._metrics.call(method.kind, method.service, method.name, code)
 
@@ -232,6 +267,7 @@ class Server:
         counted: Metrics,
         clock: Clock,
         listeners: Sequence[Listener],
+        allowance: Allowance,
     ) -> None:
         """Call `start`."""
         self._listeners = listeners
@@ -239,7 +275,7 @@ class Server:
         self._servers: list[grpc.aio.Server] = []
         for listener in listeners:
             server = grpc.aio.server(options=OPTIONS)
-            handler = Handler(services, gate, listener.identify, counted, clock)
+            handler = Handler(services, gate, allowance, listener.identify, counted, clock)
             server.add_generic_rpc_handlers((handler,))
             self._servers.append(server)
         # Ports as bound, in the order of the listeners; 1 for sockets.
@@ -366,7 +402,23 @@ def _words(error: Exception) -> tuple[str, str]:
     return grpc.StatusCode.INTERNAL.name, metrics.INTERNAL
 
 
-async def _abort(context: Context, method: Method, error: Exception) -> None:
+async def _in_time(context: Context, method: Method, call: Call, body: bytes) -> bytes:
+    """The answer, unless nobody waits for it any more."""
+    left = context.time_remaining()
+    if left is not None and left <= 0:
+        raise ApiError(Reason.UNAVAILABLE, "the deadline had passed before the call was looked at")
+    # Where the caller has said how long it waits, gRPC cancels the call then.
+    own = left is None or left > UNARY_SECONDS
+    try:
+        async with asyncio.timeout(UNARY_SECONDS if own else None):
+            answer: bytes = await method.serve(call, body)
+            return answer
+    except TimeoutError:
+        said = f"no answer within {UNARY_SECONDS:g} s: a write may have been applied"
+        raise ApiError(Reason.UNAVAILABLE, f"{said}; ask with the same request id") from None
+
+
+async def _abort(context: Context, method: Method, error: Exception, call: Call | None) -> None:
     """Ends the call with the error."""
     if isinstance(error, DecodeError):
         said = f"{method.service}.{method.name}: the request is not the message that it should be"
@@ -375,6 +427,8 @@ async def _abort(context: Context, method: Method, error: Exception) -> None:
         logger.error("%s/%s failed", method.service, method.name, exc_info=error)
         await context.abort(grpc.StatusCode.INTERNAL, "internal error: see the server's log")
         return
+    if not error.help:
+        error.help = _next_step(error, call)
     status = fit(error)
     await context.abort(
         _CODES[status.code],
@@ -385,8 +439,6 @@ async def _abort(context: Context, method: Method, error: Exception) -> None:
 
 def fit(error: ApiError) -> status_pb2.Status:
     """The error as a Status that metadata can carry: what is too much is counted, not said."""
-    if error.retry_seconds is None and error.reason in _PASSING:
-        error.retry_seconds = RETRY_SECONDS
     status = errors.to_status(error)
     if status.ByteSize() <= STATUS_BYTES and len(error.message) <= SAID_BYTES:
         return status
@@ -404,11 +456,41 @@ def fit(error: ApiError) -> status_pb2.Status:
                 shown,
                 retry_seconds=error.retry_seconds,
                 metadata={_cut(k, 64): _cut(v, 128) for k, v in [*error.metadata.items()][:4]},
+                help=_cut(error.help, 256),
             )
         )
         if status.ByteSize() <= STATUS_BYTES or not kept:
             return status
         kept = kept[: len(kept) * 3 // 4]
+
+
+def _next_step(error: ApiError, call: Call | None) -> str:
+    """What the caller can do to learn more."""
+    if call is None or not call.resource:
+        return ""
+    if error.reason is Reason.INVALID and error.violations:
+        # "spec.containers[0].image" is explained as "spec.containers.image".
+        path = re.sub(r"\[[^\]]*\]", "", error.violations[0].path)
+        plain = re.fullmatch(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+)*", path)
+        return f"kcore explain {call.resource}{f'.{path}' if plain else ''}"
+    return ""
+
+
+def _weigh(pairs: Iterable[tuple[str, str | bytes]]) -> None:
+    """Refuses metadata that is too much: gRPC's own limit lets a multiple of it pass."""
+    said = ""
+    count = total = 0
+    for key, value in pairs:
+        count += 1
+        total += len(key) + len(value)
+        if len(value) > METADATA_VALUE_BYTES:
+            said = f"{_cut(key, 64)} has {len(value)} bytes, at most {METADATA_VALUE_BYTES}"
+    if count > METADATA_PAIRS:
+        said = f"{count} entries, at most {METADATA_PAIRS}"
+    elif total > METADATA_BYTES:
+        said = f"{total} bytes, at most {METADATA_BYTES}"
+    if said:
+        raise ApiError(Reason.EXHAUSTED, f"the call's metadata is too large: {said} are allowed")
 
 
 def _cut(text: str, size: int) -> str:

@@ -19,15 +19,19 @@ from kcore_api.kcore.api.v1 import auth_pb2, node_pb2
 from kcore_api.kcore.api.v1 import pod_stream_pb2 as ps
 
 from kcore.apiserver import reflection, typed
+from kcore.apiserver.identity import User
 from kcore.apiserver.metrics import Metrics
 from kcore.apiserver.reflection import Reflection
 from kcore.apiserver.session import Kernel, Session
 from kcore.apiserver.streams import Streams
 from kcore.apiserver.typed import Face, Faces
 from kcore.clock import Clock
+from kcore.kernel import frame
 from kcore.wire.errors import ApiError, Reason
 
 HEALTH_SECONDS = 1.0
+# A store that has not answered for so long is stuck.
+STUCK_SECONDS = 5.0
 # Labels of a call that is about no kind, or about several.
 _NONE = ""
 _VERBS = {"create": "POST", "update": "PUT", "apply": "APPLY", "patch": "PATCH", "delete": "DELETE"}
@@ -52,6 +56,11 @@ class Call:
     revision: int = 0
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def user(self) -> User:
+        """Who calls."""
+        return self.session.user
+
 
 Unary = Callable[[Call, bytes], Awaitable[bytes]]
 ServerStream = Callable[[Call, bytes], AsyncGenerator[bytes, None]]
@@ -66,14 +75,19 @@ class Method:
     name: str
     kind: Literal["unary", "server_stream", "bidi_stream"]
     serve: Any
+    # Also those are served who do not say who they are.
+    anybody: bool = False
 
 
 class Services:
     """What one server serves."""
 
-    def __init__(self, kernel: Kernel, metrics: Metrics, clock: Clock) -> None:
-        """`kernel`: what is behind it all."""
+    def __init__(
+        self, kernel: Kernel, metrics: Metrics, clock: Clock, *, reflects_all: bool = False
+    ) -> None:
+        """`kernel`: what is behind it all. `reflects_all`: also to those without credentials."""
         self._kernel = kernel
+        self._reflects_all = reflects_all
         self._metrics = metrics
         self._clock = clock
         self._fixed = {f"/{one.service}/{one.name}": one for one in self._own()}
@@ -103,6 +117,9 @@ class Services:
             self._kernel.kinds(pb.KindsRequest(digest=self._kernel.schema.digest))
         except ApiError as error:
             return error.message
+        waiting = self._kernel.waiting_seconds
+        if waiting > STUCK_SECONDS:
+            return f"the store has not answered for {waiting:.0f} s"
         return ""
 
     def _current(self) -> Faces:
@@ -132,10 +149,13 @@ class Services:
             Method(auth, "CreateToken", "unary", partial(_later, "CreateToken")),
             Method(pod, "Logs", "server_stream", self._logs),
             Method(node, "Images", "bidi_stream", partial(_later_stream, "Images")),
-            Method(reflection.HEALTH, "Check", "unary", self._health_check),
+            # Probes have no credentials, and learn nothing but that.
+            Method(reflection.HEALTH, "Check", "unary", self._health_check, anybody=True),
             Method(reflection.HEALTH, "Watch", "server_stream", self._health_watch),
-            Method(reflection.V1, "ServerReflectionInfo", "bidi_stream", self._reflect),
-            Method(reflection.V1_ALPHA, "ServerReflectionInfo", "bidi_stream", self._reflect),
+        ]
+        methods += [
+            Method(name, "ServerReflectionInfo", "bidi_stream", self._reflect, self._reflects_all)
+            for name in (reflection.V1, reflection.V1_ALPHA)
         ]
         streams: list[tuple[str, str, type[Message], Callable[[Streams], Any]]] = [
             (pod, "Exec", ps.ExecRequest, lambda streams: streams.exec),
@@ -279,7 +299,7 @@ class Services:
         self._label(call, "WATCH", kinds.pop() if len(kinds) == 1 else _NONE)
         async with aclosing(call.session.watch_bytes(request)) as responses:
             async for response in responses:
-                self._metrics.watched(len(response))
+                self._metrics.watched(call.resource, len(response), frame.events_in(response))
                 yield response
 
     async def _committed(self, call: Call, request: pb.CommitRequest) -> pb.CommitResponse:

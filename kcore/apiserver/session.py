@@ -64,6 +64,11 @@ class Kernel(Protocol):
         """Grows with each deliberate restore."""
         ...
 
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long the store has not answered; 0: nothing is asked of it."""
+        ...
+
     def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served."""
         ...

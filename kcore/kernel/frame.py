@@ -50,6 +50,18 @@ def watch_response(revision: int, events: Iterable[bytes], synced: bool) -> byte
     return b"".join(parts)
 
 
+def events_in(response: bytes) -> int:
+    """How many events a WatchResponse has that was made by `watch_response`."""
+    at = count = 0
+    while at < len(response):
+        tag = response[at]
+        length, at = _read_varint(response, at + 1)
+        if tag == 0x12:
+            count += 1
+            at += length
+    return count
+
+
 def item_head(length: int) -> bytes:
     """What stands before an element of ListResponse.items that has so many bytes."""
     return b"\x12" + varint(length)

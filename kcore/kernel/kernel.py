@@ -138,6 +138,8 @@ class Kernel:
         self._feed = Feed(self._replica, clock)
         self._opened = Opened("", 0, 0, 0.0, 0)
         self._failed: ApiError | None = _not_open()
+        # Since when the store is asked to append.
+        self._asked_at: float | None = None
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._wanted = asyncio.Event()
@@ -189,6 +191,12 @@ class Kernel:
     def epoch(self) -> int:
         """Grows with each deliberate restore."""
         return self._opened.epoch
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long the store has not answered; 0: nothing is asked of it."""
+        asked = self._asked_at
+        return self._clock.monotonic() - asked if asked is not None else 0.0
 
     @property
     def feed(self) -> Feed:
@@ -359,6 +367,7 @@ class Kernel:
 
     async def _append(self, changes: Sequence[Change], head: int, time: float) -> ApiError | None:
         """Makes changes durable, then seen; returns why none can be said to be applied."""
+        self._asked_at = self._clock.monotonic()
         try:
             await self._store.append([one.record for one in changes], self._keep(changes))
         except Full as error:
@@ -367,6 +376,8 @@ class Kernel:
             await self._recover(error)
             said = f"the write may have been applied: it could not be synced to disk: {error}"
             return ApiError(Reason.UNAVAILABLE, said)
+        finally:
+            self._asked_at = None
         self._replica.show(changes, head, time)
         for one in changes:
             self._note(one.record)

@@ -2,7 +2,9 @@
 
 A handler raises `ApiError(reason, message, violations)`; the apiserver turns it into a
 google.rpc.Status (`to_status`), a client turns that back (`from_status`). The reasons are closed:
-kcore/api/v1/errors.proto says what a caller should do about each.
+kcore/api/v1/errors.proto says what a caller should do about each. As details travel: ErrorInfo
+always; the violations as BadRequest, or as PreconditionFailure where not the request is at fault
+but what is there; RetryInfo where it is known when to ask again; Help where there is a next step.
 """
 
 from collections.abc import Iterable
@@ -36,6 +38,13 @@ _BY_CODE = {reason.value: reason for reason in Reason}
 _BY_CODE |= {1: Reason.UNAVAILABLE, 4: Reason.UNAVAILABLE, 2: Reason.UNAVAILABLE}
 _BY_CODE |= {13: Reason.UNAVAILABLE, 15: Reason.UNAVAILABLE}
 
+# Of these, violations speak of what is there, not of what was sent.
+_PRECONDITIONS = (Reason.CONFLICT, Reason.REFUSED, Reason.GONE)
+
+# What passes, and when to ask again where nobody knows better.
+_PASSING = (Reason.UNAVAILABLE, Reason.EXHAUSTED)
+RETRY_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -59,14 +68,19 @@ class ApiError(Exception):
         *,
         retry_seconds: float | None = None,
         metadata: dict[str, str] | None = None,
+        help: str = "",
     ) -> None:
-        """`retry_seconds`: when to ask again. `metadata`: values that the message speaks of."""
+        """`retry_seconds`: when to ask again. `metadata`: values that the message speaks of.
+
+        `help`: the next step, as a command to type.
+        """
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
         self.retry_seconds = retry_seconds
         self.metadata = metadata or {}
+        self.help = help
 
     def __str__(self) -> str:
         return self.message
@@ -88,15 +102,27 @@ def to_status(error: ApiError) -> status_pb2.Status:
         reason=error.reason.name, domain=DOMAIN, metadata=error.metadata
     )
     details: list[any_pb2.Any] = [_pack(info)]
-    if error.violations:
+    if error.violations and error.reason in _PRECONDITIONS:
+        failed = error_details_pb2.PreconditionFailure()
+        for violation in error.violations:
+            failed.violations.add(
+                type=error.reason.name, subject=violation.path, description=violation.message
+            )
+        details.append(_pack(failed))
+    elif error.violations:
         bad = error_details_pb2.BadRequest()
         for violation in error.violations:
             bad.field_violations.add(field=violation.path, description=violation.message)
         details.append(_pack(bad))
-    if error.retry_seconds is not None:
+    retry_seconds = error.retry_seconds
+    if retry_seconds is None and error.reason in _PASSING:
+        retry_seconds = RETRY_SECONDS
+    if retry_seconds is not None:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(error.retry_seconds * 1000))
+        delay.FromMilliseconds(int(retry_seconds * 1000))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    if error.help:
+        details.append(_pack(error_details_pb2.Help(links=[{"description": error.help}])))
     return status_pb2.Status(code=error.reason.value, message=error.message, details=details)
 
 
@@ -106,6 +132,7 @@ def from_status(status: status_pb2.Status) -> ApiError:
     violations: list[Violation] = []
     retry_seconds: float | None = None
     metadata: dict[str, str] = {}
+    help = ""
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -115,11 +142,22 @@ def from_status(status: status_pb2.Status) -> ApiError:
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest.FromString(detail.value)
             violations += [Violation(v.field, v.description) for v in bad.field_violations]
+        elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
+            failed = error_details_pb2.PreconditionFailure.FromString(detail.value)
+            violations += [Violation(v.subject, v.description) for v in failed.violations]
+        elif detail.Is(error_details_pb2.Help.DESCRIPTOR):
+            links = error_details_pb2.Help.FromString(detail.value).links
+            help = links[0].description if links else ""
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retry = error_details_pb2.RetryInfo.FromString(detail.value)
             retry_seconds = retry.retry_delay.ToMilliseconds() / 1000
     return ApiError(
-        reason, status.message, violations, retry_seconds=retry_seconds, metadata=metadata
+        reason,
+        status.message,
+        violations,
+        retry_seconds=retry_seconds,
+        metadata=metadata,
+        help=help,
     )
 
 

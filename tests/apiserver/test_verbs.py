@@ -126,7 +126,7 @@ def test_what_passes_says_when_to_ask_again() -> None:
     for reason in Reason:
         error = errors.from_status(serve.fit(ApiError(reason, "no")))
         passes = reason in (Reason.UNAVAILABLE, Reason.EXHAUSTED)
-        assert error.retry_seconds == (serve.RETRY_SECONDS if passes else None)
+        assert error.retry_seconds == (errors.RETRY_SECONDS if passes else None)
 
 
 def test_what_is_cut_fits_whatever_it_is() -> None:
