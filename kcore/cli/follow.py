@@ -31,8 +31,8 @@ class Changes:
 
     # In the order of revisions; of one that is gone the last state.
     objects: list[Message]
-    # Whether each of them is gone.
-    gone: list[bool]
+    # What happened to each of them: ADDED, MODIFIED, DELETED of pb.Event.
+    types: list[pb.Event.Type]
     revision: int
     # These happened after what was there at first.
     live: bool
@@ -40,6 +40,11 @@ class Changes:
     synced: bool
     # What was said before no longer counts: it is being said again from the start.
     again: bool = False
+
+    @property
+    def gone(self) -> list[bool]:
+        """Whether each of them is gone."""
+        return [type_ == pb.Event.DELETED for type_ in self.types]
 
 
 async def changes(
@@ -76,7 +81,7 @@ async def changes(
                         from_revision = response.revision
                     yield Changes(
                         [kind.parse(event.object) for event in response.events],
-                        [event.type == pb.Event.DELETED for event in response.events],
+                        [event.type for event in response.events],
                         response.revision,
                         live,
                         synced,

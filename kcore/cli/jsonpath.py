@@ -1,8 +1,12 @@
 """JSONPath as kubectl has it: `{.items[*].metadata.name}`, `{range .items[*]}…{end}`.
 
 A template is text with expressions in braces. An expression is a path (`.a.b`, `['a.b']`,
-`.a\\.b`, `[0]`, `[-1]`, `[1:3]`, `[*]`, `..a`, `[?(@.type=="Ready")]`), a quoted text ("\\n"), or
-`range <path>` … `end`. Values of a path are joined by spaces; what is absent is nothing.
+`.a\\.b`, `[0]`, `[-1]`, `[1:3]`, `[*]`, `['a','b']`, `..a`, `[?(@.type=="Ready")]`), a quoted
+text ("\\n"), or `range <path>` … `end`. Values of a path are joined by spaces; what is absent is
+nothing.
+
+Written here because kubectl's paths are no RFC 9535: the root goes without saying, dots are
+escaped, a union's members are paths, and order is by member.
 """
 
 import json
@@ -12,26 +16,27 @@ from typing import Any, Final
 
 import click
 
-Step = Callable[[Any], Iterator[Any]]
+# From the values that a path has led to so far, to those one step further.
+Step = Callable[[list[Any]], list[Any]]
+Each = Callable[[Any], Iterator[Any]]
 
 _PARTS: Final = re.compile(r"\{((?:[^{}'\"]|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")*)\}")
+_QUOTED: Final = r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\""
+_NUMBER: Final = r"-?[0-9]{1,9}"
 _STEP: Final = re.compile(
-    r"""
+    rf"""
       (?P<deep>\.\.)(?=[A-Za-z_*])
     | \.?(?P<name>(?:[A-Za-z0-9_$/-]|\\.)+)
     | \.?(?P<star>\*)
     | \.(?=\[)
-    | \[(?P<quote>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\]
+    | \[\s*(?P<quotes>(?:{_QUOTED})(?:\s*,\s*(?:{_QUOTED}))*)\s*\]
     | \[(?P<all>\*)\]
-    | \[(?P<index>-?[0-9]{1,9})\]
-    | \[(?P<slice>-?[0-9]{0,9}:-?[0-9]{0,9})\]
-    | \[\?\((?P<filter>(?:[^'"()]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")*)\)\]
+    | \[\s*(?P<indices>{_NUMBER}(?:\s*,\s*{_NUMBER})*)\s*\]
+    | \[(?P<slice>(?:{_NUMBER})?:(?:{_NUMBER})?(?::[0-9]{{1,9}})?)\]
     """,
     re.VERBOSE,
 )
-_FILTER: Final = re.compile(
-    r"\s*@(?P<left>[^=!<>]*?)\s*(?:(?P<operator>==|!=|<=|>=|<|>)\s*(?P<right>.+?)\s*)?", re.DOTALL
-)
+_OPERATOR: Final = re.compile("==|!=|<=|>=|<|>")
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "==": lambda a, b: bool(a == b),
     "!=": lambda a, b: bool(a != b),
@@ -63,9 +68,20 @@ def render(template: str, value: Any) -> str:
 def find(path: str, value: Any) -> list[Any]:
     """The values that a path leads to."""
     found = [value]
-    for step in _steps(path.removeprefix("$")):
-        found = [after for before in found for after in step(before)]
+    for step in _steps(path.strip().removeprefix("$")):
+        found = step(found)
     return found
+
+
+def bare(path: str) -> str:
+    """A path as commands take it, with or without braces and a leading dot; checked."""
+    path = path.strip()
+    if path.startswith("{") and path.endswith("}"):
+        path = path[1:-1].strip()
+    if path[:1] not in (".", "[", "$", "@"):
+        path = f".{path}"
+    find(path, None)
+    return path
 
 
 def _fill(pieces: list[tuple[bool, str]], at: int, value: Any, root: Any) -> tuple[str, int]:
@@ -113,6 +129,11 @@ def _steps(path: str) -> list[Step]:
     steps: list[Step] = []
     at = 0
     while at < len(path):
+        if path.startswith("[?(", at):
+            end = _closing(path, at)
+            steps.append(_each(_filtered(path[at + 3 : end - 2])))
+            at = end
+            continue
         found = _STEP.match(path, at)
         if found is None:
             raise click.UsageError(f"jsonpath {path!r}: cannot read {path[at:]!r}")
@@ -123,26 +144,70 @@ def _steps(path: str) -> list[Step]:
     return steps
 
 
+def _closing(path: str, at: int) -> int:
+    """Where the filter that begins here ends."""
+    depth = 0
+    for index, character in _unquoted_characters(path, at):
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        if depth == 0:
+            if not path.startswith(")", index - 1):
+                break
+            return index + 1
+    raise click.UsageError(f"jsonpath {path!r}: a filter is not closed")
+
+
+def _unquoted_characters(text: str, at: int = 0) -> Iterator[tuple[int, str]]:
+    """The characters that do not stand in quotes, and where."""
+    for found in re.compile(rf"{_QUOTED}|(?P<one>.)", re.DOTALL).finditer(text, at):
+        if found["one"] is not None:
+            yield found.start(), found["one"]
+
+
 def _step(found: re.Match[str]) -> Step | None:
     if found["deep"]:
-        return _all_below
+        return _each(_all_below)
     if found["name"] is not None:
-        return _member(re.sub(r"\\(.)", r"\1", found["name"]))
-    if found["quote"] is not None:
-        return _member(_unquoted(found["quote"]))
+        return _each(_member(re.sub(r"\\(.)", r"\1", found["name"])))
+    if found["quotes"] is not None:
+        return _union([_quoted(q) for q in re.findall(_QUOTED, found["quotes"])])
     if found["star"] or found["all"]:
-        return _children
-    if found["index"] is not None:
-        return _element(int(found["index"]))
+        return _each(_children)
+    if found["indices"] is not None:
+        return _union([_element(int(i)) for i in found["indices"].split(",")])
     if found["slice"] is not None:
-        low, _, high = found["slice"].partition(":")
-        return _part(slice(int(low) if low else None, int(high) if high else None))
-    if found["filter"] is not None:
-        return _filtered(found["filter"])
+        ends = [int(i) if i else None for i in found["slice"].split(":")]
+        if ends[2:] == [0]:
+            raise click.UsageError("jsonpath: the step of a slice must not be 0")
+        return _each(_part(slice(*ends)))
     return None
 
 
-def _member(name: str) -> Step:
+def _each(each: Each) -> Step:
+    return lambda values: [after for before in values for after in each(before)]
+
+
+def _union(members: list[Each]) -> Step:
+    """What each member leads to, member by member."""
+    return lambda values: [v for member in members for before in values for v in member(before)]
+
+
+def _quoted(text: str) -> Each:
+    """A key in quotes; where there is no such key, the path that it spells."""
+    name = _unquoted(text)
+    path = f".{text[1:-1]}" if re.search(r"[^\\]\.", text[1:-1]) else ""
+    if path:
+        find(path, None)
+
+    def step(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict) and name in value:
+            yield value[name]
+        elif path:
+            yield from find(path, value)
+
+    return step
+
+
+def _member(name: str) -> Each:
     def step(value: Any) -> Iterator[Any]:
         if isinstance(value, dict) and name in value:
             yield value[name]
@@ -150,7 +215,7 @@ def _member(name: str) -> Step:
     return step
 
 
-def _element(index: int) -> Step:
+def _element(index: int) -> Each:
     def step(value: Any) -> Iterator[Any]:
         if isinstance(value, list) and -len(value) <= index < len(value):
             yield value[index]
@@ -158,7 +223,7 @@ def _element(index: int) -> Step:
     return step
 
 
-def _part(wanted: slice) -> Step:
+def _part(wanted: slice) -> Each:
     def step(value: Any) -> Iterator[Any]:
         if isinstance(value, list):
             yield from value[wanted]
@@ -179,24 +244,37 @@ def _all_below(value: Any) -> Iterator[Any]:
         yield from _all_below(child)
 
 
-def _filtered(text: str) -> Step:
-    found = _FILTER.fullmatch(text)
-    if found is None:
+def _filtered(text: str) -> Each:
+    """Children of which a comparison holds, or that have something."""
+    left, operator, right = text.strip(), "", None
+    at = _operator(text)
+    if at is not None:
+        left, operator = text[: at.start()].strip(), at[0]
+        right = _literal(text[at.end() :].strip())
+    if not left.startswith("@"):
         raise click.UsageError(f"jsonpath: cannot read the filter {text!r}")
-    left, operator = found["left"].strip(), found["operator"]
-    right = _literal(found["right"]) if operator else None
     find(left, None)
 
     def step(value: Any) -> Iterator[Any]:
         for child in _children(value):
             values = find(left, child)
-            if operator is None:
+            if not operator:
                 if values:
                     yield child
             elif values and _holds(operator, values[0], right):
                 yield child
 
     return step
+
+
+def _operator(text: str) -> re.Match[str] | None:
+    """The comparison of a filter: not one of a filter inside it, nor in quotes."""
+    depth = 0
+    for index, character in _unquoted_characters(text):
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        if depth == 0 and (found := _OPERATOR.match(text, index)):
+            return found
+    return None
 
 
 def _holds(operator: str, left: Any, right: Any) -> bool:

@@ -50,14 +50,20 @@ def metadata(message: Message) -> Any:
     return getattr(message, "metadata")  # noqa: B009 - messages of run-time pools have no types
 
 
-async def get(session: Session, kind: Kind, namespace: str, name: str) -> Message:
-    """One object; what isn't there is looked for elsewhere."""
+async def get(
+    session: Session, kind: Kind, namespace: str, name: str, *, at: pb.At | None = None
+) -> Message:
+    """One object, now or `at` a point in the past; what isn't there is looked for elsewhere."""
     api = await session.api()
     ref = pb.Ref(kind=kind.full_name, namespace=namespace_of(kind, namespace), name=name)
     try:
-        answer = await api.get(pb.GetRequest(ref=ref))
+        answer = await api.get(pb.GetRequest(ref=ref, at=at))
     except ApiError as error:
         if error.reason is Reason.NOT_FOUND:
+            if at is not None:
+                where = f' in namespace "{namespace}"' if kind.namespaced else ""
+                said = f'{kind.singular_resource} "{name}" was not there{where} at that time'
+                raise ApiError(Reason.NOT_FOUND, said) from None
             raise await missing(session, kind, namespace, name) from None
         raise
     return kind.parse(answer.object)
@@ -83,6 +89,8 @@ async def listing(
     labels: str = "",
     fields: str = "",
     names: Iterable[str] = (),
+    at: pb.At | None = None,
+    page_size: int = PAGE,
 ) -> Listing:
     """All objects of a selection, page by page at one revision. No namespace: all of them."""
     api = await session.api()
@@ -97,7 +105,7 @@ async def listing(
     token = ""
     while True:
         answer = await api.list(
-            pb.ListRequest(selection=selection, page_size=PAGE, page_token=token)
+            pb.ListRequest(selection=selection, page_size=page_size, page_token=token, at=at)
         )
         make = kind.message.FromString
         found += [make(item) for item in answer.items]

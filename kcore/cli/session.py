@@ -112,6 +112,10 @@ class Session:
         """A line of data."""
         self.stdout.write(text + "\n")
 
+    def raw(self, text: str) -> None:
+        """Data as it is, without a line end of ours; a terminal is not steered by it, though."""
+        self.stdout.write(harmless(text) if self.stdout.isatty() else text)
+
     def say(self, text: str) -> None:
         """A line of talk. Servers' words are in it: they do not steer the terminal."""
         self.stdout.flush()
@@ -133,9 +137,15 @@ class Session:
         """Whether colour may be written to the stream."""
         if self.color != "auto":
             return self.color == "always"
-        if self.environ.get("NO_COLOR") or self.environ.get("TERM") == "dumb":
+        said = self.environ.get
+        if said("NO_COLOR"):
             return False
-        return bool(self.environ.get("FORCE_COLOR")) or stream.isatty()
+        for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+            if said(name):
+                return said(name) not in ("0", "false")
+        if said("TERM") == "dumb" or said("CLICOLOR") == "0":
+            return False
+        return stream.isatty()
 
     async def _dial(self) -> "Channel":
         if self._dialled is None:

@@ -5,8 +5,10 @@ pods            pod web        pod/web deploy/api        svc,po        deploy we
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
+from google.protobuf.message import Message
 
 from kcore.client.kinds import Catalogue, Kind
 
@@ -18,6 +20,8 @@ class Subject:
     kind: Kind
     # Empty: all of the kind.
     name: str = ""
+    # Empty: the one that the command works in.
+    namespace: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind.singular_resource}/{self.name}" if self.name else self.kind.resource
@@ -26,6 +30,12 @@ class Subject:
     def said(self) -> str:
         """In a sentence: `pod "web"`."""
         return f'{self.kind.singular_resource} "{self.name}"'
+
+
+def of(kind: Kind, message: Message) -> Subject:
+    """An object that is known already."""
+    metadata: Any = getattr(message, "metadata", None)
+    return Subject(kind, metadata.name, metadata.namespace)
 
 
 def parse(words: Sequence[str], catalogue: Catalogue) -> list[Subject]:

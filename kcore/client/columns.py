@@ -4,7 +4,7 @@ The one file of the client that knows CEL. Expressions see the object as `self` 
 `now`. What can't be evaluated (an index past a list's end) shows as nothing, like what is absent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -97,3 +97,27 @@ def _aged(value: Any, now: float) -> str:
     if not isinstance(value, int | float) or not value:
         return NONE
     return age.text(now - value)
+
+
+def value_of(kind: Kind, text: str) -> Callable[[Message, float], str]:
+    """An expression of the user's as a function of an object and the time; "" where it has none.
+
+    ValueError says what is wrong with it.
+    """
+    # Tables do without.
+    import json
+
+    from kcore.client import codec
+
+    expression = cel.Engine(kind.descriptor.file.pool, timed=True).compile(text, kind.full_name)
+
+    def said(message: Message, now: float) -> str:
+        value = expression.evaluate(expression.bind(message, now=datetime.fromtimestamp(now, UTC)))
+        if isinstance(value, cel.Failed):
+            return ""
+        if isinstance(value, Message) and value.DESCRIPTOR.full_name not in codec.SCALARS:
+            return json.dumps(codec.to_plain(value), separators=(",", ":"))
+        shown = _text(value)
+        return "" if shown == NONE else shown
+
+    return said

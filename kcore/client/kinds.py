@@ -179,10 +179,10 @@ def _comments(
 
 def _words(kind: Kind) -> set[str]:
     said = kind.options
-    bare = {said.plural, said.singular, kind.name.lower()} - {""}
+    bare = {said.plural, said.singular, kind.name.lower(), *said.short_names} - {""}
     full = {f"{word}.{kind.group}" for word in bare} if kind.group else set()
     versioned = {f"{word}.{kind.version}.{kind.group}".rstrip(".") for word in bare}
-    return bare | full | versioned | set(said.short_names)
+    return bare | full | versioned
 
 
 def _in_order(
