@@ -87,12 +87,11 @@ async def test_nothing_is_coloured_off_a_terminal(run: Run) -> None:
 
 
 async def test_about(run: Run) -> None:
-    code, out, _ = await run("api-resources --api-group=apps")
+    code, out, _ = await run("api-resources --api-group=coordination.k8s.io")
     assert (code, out) == (
         0,
-        "NAME          SHORTNAMES   APIVERSION   NAMESPACED   KIND\n"
-        "deployments   deploy       apps/v1      true         Deployment\n"
-        "replicasets   rs           apps/v1      true         ReplicaSet\n",
+        "NAME     SHORTNAMES   APIVERSION               NAMESPACED   KIND\n"
+        "leases                coordination.k8s.io/v1   true         Lease\n",
     )
     assert "pods\n" in (await run("api-resources -o name"))[1]
     code, out, _ = await run("explain deploy.spec.replicas")
