@@ -44,6 +44,8 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Containers": {
         "logs": ("kcore.cli.logs:logs", "Show what containers wrote"),
         "exec": ("kcore.cli.exec:exec_", "Run a command in a container"),
+        "attach": ("kcore.cli.attach:attach", "Join the main process of a container"),
+        "port-forward": ("kcore.cli.port_forward:port_forward", "Lead ports here to a pod's"),
     },
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
@@ -216,6 +218,9 @@ def _failed(error: BaseException, session: Session) -> int:
             return code_of(error)
         case BrokenPipeError():
             return FAILED
+        case BaseExceptionGroup() if len(error.exceptions) == 1:
+            # Of a command that does several things at once, the one that went wrong.
+            return _failed(error.exceptions[0], session)
         case _:
             raise error
 
