@@ -23,7 +23,7 @@ from kcore_api.kcore.core.v1 import pod_pb2
 from kcore.apiserver import authorize
 from kcore.apiserver.authorize import Decision
 from kcore.apiserver.identity import User
-from kcore.kernel.record import Key
+from kcore.kernel.record import Key, Stored
 from kcore.kernel.schema import Schema
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Reason, Violation
@@ -73,11 +73,15 @@ class Kernel(Protocol):
         """The kinds that are served."""
         ...
 
-    def get(self, request: pb.GetRequest) -> bytes:
+    async def get(self, request: pb.GetRequest) -> bytes:
         """A GetResponse."""
         ...
 
-    def list(self, request: pb.ListRequest, user: str = "") -> bytes:
+    def shown(self, key: Key) -> Stored | None:
+        """One object as it is seen here, maybe a moment late."""
+        ...
+
+    async def list(self, request: pb.ListRequest, user: str = "") -> bytes:
         """A ListResponse."""
         ...
 
@@ -117,7 +121,7 @@ class Session:
         """One object, as a GetResponse."""
         ref = request.ref
         self.check("get", ref.kind, ref.namespace, ref.name)
-        return self._kernel.get(request)
+        return await self._kernel.get(request)
 
     async def list(self, request: pb.ListRequest) -> pb.ListResponse:
         """A page of objects."""
@@ -128,7 +132,7 @@ class Session:
         selection = request.selection
         for name in selection.names or ("",):
             self.check("list", selection.kind, selection.namespace, name)
-        return self._kernel.list(request, self.user.name)
+        return await self._kernel.list(request, self.user.name)
 
     async def watch(self, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
         """Objects, then their changes."""
@@ -216,14 +220,8 @@ class Session:
 
     def pod(self, namespace: str, name: str) -> pod_pb2.Pod | None:
         """A pod as it is, whatever the caller may; None where there is none."""
-        ref = pb.Ref(kind=authorize.POD, namespace=namespace, name=name)
-        try:
-            answer = self._kernel.get(pb.GetRequest(ref=ref))
-        except ApiError as error:
-            if error.reason is Reason.NOT_FOUND:
-                return None
-            raise
-        return pod_pb2.Pod.FromString(pb.GetResponse.FromString(answer).object)
+        found = self._kernel.shown(Key(authorize.POD, namespace, name))
+        return pod_pb2.Pod.FromString(found.body) if found is not None else None
 
     async def _results(self, permitted: pb.CommitRequest) -> Sequence[pb.TransactionResult]:
         """One for each permitted transaction, even if it is the only one."""
@@ -293,12 +291,8 @@ class Session:
         namespace = self._namespace(ref.kind, ref.namespace)
         if self._decide(self.user, "create", ref.kind, namespace, ref.name, "").allowed:
             return
-        try:
-            self._kernel.get(pb.GetRequest(ref=ref))
-        except ApiError as error:
-            if error.reason is not Reason.NOT_FOUND:
-                raise
-            raise self.forbidden("create", ref.kind, namespace, ref.name) from None
+        if self._kernel.shown(Key(ref.kind, ref.namespace, ref.name)) is None:
+            raise self.forbidden("create", ref.kind, namespace, ref.name)
         guard = whole.guards.add(ref=ref)
         guard.field.path, guard.field.value = "metadata.name", ref.name
 

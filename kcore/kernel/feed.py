@@ -24,7 +24,8 @@ import asyncio
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,7 +229,7 @@ class Feed:
         try:
             if oldest >= self._recent_floor:
                 recent = [one for one in self._recent if one.record.revision > oldest]
-                replay = self._in_revisions(recent)
+                replay = self._from_memory(recent)
             else:
                 replay = self._from_log(reader, starts, oldest, head)
             told = self._begin(reader, starts, head, present, replay)
@@ -317,7 +318,7 @@ class Feed:
         starts: Sequence[int],
         head: int,
         present: list[tuple[int, int, Stored]],
-        replay: Iterator[list[Change]],
+        replay: AsyncIterator[list[Change]],
     ) -> AsyncGenerator[bytes, None]:
         """What came before `head`, up to the message that says `synced`."""
         waiting = deque(present)
@@ -325,10 +326,7 @@ class Feed:
         mark = 0 if not all(starts) else min(starts)
         ready: list[Entry] = []
         size = 0
-        while True:
-            changes = next(replay, None)
-            if changes is None:
-                break
+        async for changes in replay:
             complete = changes[-1].record.revision
             entries = [
                 self._added(reader.wants[one[1]], one[1], one[2])
@@ -366,38 +364,44 @@ class Feed:
             if kind:
                 yield _entry(record.key, kind, record.revision, index, body, want)
 
-    def _from_log(
+    async def _from_memory(self, recent: Iterable[Change]) -> AsyncIterator[list[Change]]:
+        for changes in self._in_revisions(recent):
+            yield changes
+
+    async def _from_log(
         self, reader: _Reader, starts: Sequence[int], after: int, head: int
-    ) -> Iterator[list[Change]]:
+    ) -> AsyncIterator[list[Change]]:
         """Changes after `after` and up to `head`, read from the log page by page."""
         wanted = [want for want, start in zip(reader.wants, starts, strict=True) if start]
         known: dict[Key, Stored | None] = {}
         while after < head:
             if after < self._source.compacted:
                 raise _too_old(after, self._source.compacted)
-            page = self._page(after, head)
+            page = await self._page(after, head)
             if not page:
                 return
             after = page[-1].revision
             changes = [
-                self._restored(record, known)
+                await self._restored(record, known)
                 for record in page
                 if any(want.may_concern(record.key) for want in wanted)
             ]
-            yield from self._in_revisions(merge_per_revision(changes))
+            for whole in self._in_revisions(merge_per_revision(changes)):
+                yield whole
 
-    def _page(self, after: int, head: int) -> list[Record]:
+    async def _page(self, after: int, head: int) -> list[Record]:
         page: list[Record] = []
         size = 0
         limits = self._limits
-        for record in self._source.since(after):
-            if record.revision > head:
-                break
-            full = len(page) >= limits.replay_records or size >= limits.replay_bytes
-            if full and record.revision != page[-1].revision:
-                break
-            page.append(record)
-            size += len(record.body)
+        async with aclosing(self._source.since(after)) as records:
+            async for record in records:
+                if record.revision > head:
+                    break
+                full = len(page) >= limits.replay_records or size >= limits.replay_bytes
+                if full and record.revision != page[-1].revision:
+                    break
+                page.append(record)
+                size += len(record.body)
         return page
 
     def _in_revisions(self, changes: Iterable[Change]) -> Iterator[list[Change]]:
@@ -440,7 +444,7 @@ class Feed:
             revision = complete
         yield frame.watch_response(mark, data, synced)
 
-    def _restored(self, record: Record, known: dict[Key, Stored | None]) -> Change:
+    async def _restored(self, record: Record, known: dict[Key, Stored | None]) -> Change:
         """The change that a record was."""
         key = record.key
         if record.verb is Verb.CREATE:
@@ -448,7 +452,7 @@ class Feed:
         elif key in known:
             before = known[key]
         else:
-            body = self._source.at(key, record.revision - 1)
+            body = await self._source.at(key, record.revision - 1)
             if body is not None:
                 before = self._source.read(key, record.revision - 1, body)
             else:

@@ -10,11 +10,19 @@ awaits the state is that of one revision.
 
 When an append fails, nobody knows what is on the disk. The kernel then answers nothing until it has
 opened the store again and replayed it; those who asked are told that their write may have been
-applied. It knows no kind, no transport, and no permission: whoever calls has asked whether he may.
+applied.
+
+A store may be written by several kernels. Each follows its tail: what others append is shown here
+and told to watchers, too. An append that comes too late is refused by the store; then the kernel
+catches up and evaluates the batch again. Before a read it asks the store for the head, and catches
+up with that.
+
+It knows no kind, no transport, and no permission: whoever calls has asked whether he may.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -29,17 +37,18 @@ from kcore.clock import Clock
 from kcore.kernel import admit, commit, patch
 from kcore.kernel.feed import Allowed, Feed
 from kcore.kernel.listing import Listing
-from kcore.kernel.record import Change, Key, Record, Verb
+from kcore.kernel.record import Change, Key, Record, Stored, Verb
 from kcore.kernel.replica import Replica
 from kcore.kernel.schema import Schema
 from kcore.kernel.state import Draft
-from kcore.kernel.store import Full, Opened, Refused, Store
+from kcore.kernel.store import Conflict, Full, Opened, Refused, Store, Tail, TooLarge
 from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason, to_status
 
 MESSAGE_BYTES: Final = 4 << 20
-# Limits of a batch: it shares one sync, and holds up the loop while it is evaluated.
-_BATCH_OPERATIONS: Final = 128
+# Limits of a batch: it shares one sync, and holds up the loop while it is evaluated. With the head
+# it is what an etcd takes at once that nobody has configured.
+_BATCH_OPERATIONS: Final = 127
 _BATCH_BYTES: Final = 4 << 20
 # What may wait before callers are told to come back.
 _QUEUE_TRANSACTIONS: Final = 8192
@@ -53,6 +62,12 @@ _RETENTION_REVISIONS: Final = 100_000
 # Objects deleted at once because they have lived their time, and who does it.
 _BURIED_AT_ONCE: Final = 256
 _ACTOR: Final = "system:kernel"
+# Between two attempts to open a store that cannot be reached.
+_REOPEN_SECONDS: Final = 0.5
+# Records of others that are shown at once.
+_FOLLOWED_RECORDS: Final = 512
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +158,8 @@ class Kernel:
         self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
         self._wanted = asyncio.Event()
+        # Held by whoever brings the replica forward.
+        self._forward = asyncio.Lock()
         # Transactions of the last minutes by actor and request id: the revision that each made.
         self._remembered: dict[tuple[str, str], int] = {}
         self._remembered_at: deque[tuple[float, tuple[str, str]]] = deque()
@@ -152,8 +169,8 @@ class Kernel:
         }
 
     async def open(self) -> None:
-        """Opens the store and replays it."""
-        await self._replay()
+        """Opens the store and replays it; waits for one that cannot be reached."""
+        await self._replay_when_there()
         self._feed = Feed(self._replica, self._clock)
         self._failed = None
 
@@ -164,6 +181,8 @@ class Kernel:
                 tasks.start(self._write(), "kernel-writer")
                 tasks.start(self._feed.run(), "kernel-feed")
                 tasks.start(self._keep_house(), "kernel-housekeeping")
+                if self._store.tail is not None:
+                    tasks.start(self._follow(self._store.tail), "kernel-tail")
         finally:
             self._stop(ApiError(Reason.UNAVAILABLE, "the server is shutting down"))
 
@@ -223,15 +242,20 @@ class Kernel:
             response.descriptors.CopyFrom(files)
         return response
 
-    def get(self, request: pb.GetRequest) -> bytes:
+    async def get(self, request: pb.GetRequest) -> bytes:
         """A GetResponse, encoded."""
-        self._check_serving()
-        return self._listing.get(request)
+        await self._be_current()
+        return await self._listing.get(request)
 
-    def list(self, request: pb.ListRequest, user: str = "") -> bytes:
+    async def list(self, request: pb.ListRequest, user: str = "") -> bytes:
         """A ListResponse, encoded; `user` is whom the next page's token is for."""
+        await self._be_current()
+        return await self._listing.list_page(request, user)
+
+    def shown(self, key: Key) -> Stored | None:
+        """One object as it is seen here; where others write, too, it may be older than a read."""
         self._check_serving()
-        return self._listing.list_page(request, user)
+        return self._replica.get(key)
 
     def watch(
         self, request: pb.WatchRequest, allowed: Allowed | None = None
@@ -323,6 +347,31 @@ class Kernel:
                     raise
 
     async def _commit_batch(self, batch: Sequence[_Waiting]) -> None:
+        """Commits and answers; again on a newer state where somebody else was faster."""
+        while True:
+            async with self._forward:
+                try:
+                    answers = await self._attempt(batch)
+                except Conflict:
+                    await self._catch_up_or_recover()
+                    continue
+                except TooLarge as error:
+                    if len(batch) > 1:
+                        half = len(batch) // 2
+                        self._put_back(batch[half:])
+                        batch = batch[:half]
+                        continue
+                    answers = [ApiError(Reason.INVALID, f"the transaction is too large: {error}")]
+            break
+        for one, answer in zip(batch, answers, strict=True):
+            one.settle(answer)
+
+    def _put_back(self, batch: Sequence[_Waiting]) -> None:
+        """What was taken too early is next."""
+        self._queue.extendleft(reversed(batch))
+        self._queued_bytes += sum(one.size for one in batch)
+
+    async def _attempt(self, batch: Sequence[_Waiting]) -> Sequence[_Answer | Exception]:
         """Evaluates transactions one after another, and appends what they did with one sync."""
         draft = Draft(self._replica.state, self._setting.schema)
         head = self._replica.head
@@ -334,7 +383,7 @@ class Kernel:
         for one in batch:
             identity = one.actor, one.transaction.request_id
             try:
-                known = fresh.get(identity) or self._repeated(one)
+                known = fresh.get(identity) or await self._repeated(one)
                 if known is not None:
                     answers.append(known)
                     continue
@@ -362,8 +411,7 @@ class Kernel:
             if one.transaction.request_id:
                 fresh[identity] = _Answer(head, done.results)
         failure = await self._append(changes, head, time) if changes else None
-        for one, answer in zip(batch, answers, strict=True):
-            one.settle(failure or answer)
+        return answers if failure is None else [failure] * len(answers)
 
     async def _append(self, changes: Sequence[Change], head: int, time: float) -> ApiError | None:
         """Makes changes durable, then seen; returns why none can be said to be applied."""
@@ -372,6 +420,8 @@ class Kernel:
             await self._store.append([one.record for one in changes], self._keep(changes))
         except Full as error:
             return ApiError(Reason.EXHAUSTED, f"the disk is full: {error}", retry_seconds=5.0)
+        except (Conflict, TooLarge):
+            raise
         except Exception as error:
             await self._recover(error)
             said = f"the write may have been applied: it could not be synced to disk: {error}"
@@ -407,13 +457,14 @@ class Kernel:
             if record.verb is not Verb.DELETE:
                 mortal[record.key] = record.time
 
-    def _repeated(self, one: _Waiting) -> _Answer | None:
+    async def _repeated(self, one: _Waiting) -> _Answer | None:
         """What a transaction was answered that is asked for again."""
         request_id = one.transaction.request_id
         revision = self._remembered.get((one.actor, request_id)) if request_id else None
         if revision is None or one.dry_run:
             return None
-        done = {record.ordinal: record for record in self._store.transaction(revision)}
+        records = await self._store.transaction(revision)
+        done = {record.ordinal: record for record in records}
         results = []
         for ordinal, operation in enumerate(one.transaction.operations):
             record = done.get(ordinal)
@@ -425,7 +476,63 @@ class Kernel:
             results.append(commit.Result(stored.body if stored is not None else b"", False))
         return _Answer(revision, tuple(results))
 
+    # What others have written.
+
+    async def _follow(self, tail: Tail) -> None:
+        """Shows what others append."""
+        while True:
+            await tail.moved(self._replica.head)
+            async with self._forward:
+                await self._catch_up_or_recover()
+
+    async def _be_current(self) -> None:
+        """What is read from here on is at least what was there when it was called."""
+        self._check_serving()
+        tail = self._store.tail
+        if tail is not None and await tail.head() > self._replica.head:
+            async with self._forward:
+                await self._catch_up_or_recover()
+            self._check_serving()
+
+    async def _catch_up_or_recover(self) -> None:
+        try:
+            await self._catch_up()
+        except Exception as error:
+            await self._recover(error)
+
+    async def _catch_up(self) -> None:
+        """Shows what is new in the log, in pages that end where a revision ends."""
+        page: list[Record] = []
+        async with contextlib.aclosing(self._store.since(self._replica.head)) as records:
+            async for record in records:
+                full = len(page) >= _FOLLOWED_RECORDS
+                if full and record.revision != page[-1].revision:
+                    self._show(page)
+                    page = []
+                page.append(record)
+        if page:
+            self._show(page)
+
+    def _show(self, records: Sequence[Record]) -> None:
+        changes = self._replica.follow(records)
+        for record in records:
+            self._note(record)
+        self._feed.publish(changes, self._replica.head, self._replica.time)
+
     # Opening, and opening again.
+
+    async def _replay_when_there(self) -> None:
+        while True:
+            try:
+                await self._replay()
+                return
+            except ApiError as error:
+                if error.reason is not Reason.UNAVAILABLE:
+                    raise
+                log.warning("the store cannot be opened now: %s", error)
+                said = f"the store is being opened: {error}"
+                self._failed = ApiError(Reason.UNAVAILABLE, said)
+            await self._clock.sleep(_REOPEN_SECONDS)
 
     async def _replay(self) -> None:
         self._opened = await self._store.open()
@@ -433,7 +540,7 @@ class Kernel:
         self._remembered_at.clear()
         for mortal in self._mortal.values():
             mortal.clear()
-        self._replica.replay(self._opened, self._note)
+        await self._replica.replay(self._opened, self._note)
         self._forget_requests(self._opened.time)
 
     async def _recover(self, cause: Exception) -> None:
@@ -442,13 +549,14 @@ class Kernel:
             Reason.UNAVAILABLE, f"the store failed and is being opened again: {cause}"
         )
         seen, state = self._replica.head, self._replica.state
-        await self._replay()
+        await self._replay_when_there()
         if self._replica.head < seen:
             raise Refused(
                 f"the store ends at revision {self._replica.head}, but revision {seen} was "
                 "acknowledged: it has lost writes"
             )
-        changes = list(self._replica.changes_since(seen, state))
+        records = [record async for record in self._replica.since(seen)]
+        changes = self._replica.changes(records, state)
         self._failed = None
         if changes:
             self._feed.publish(changes, self._replica.head, self._replica.time)
@@ -462,10 +570,10 @@ class Kernel:
                 continue
             now = self._clock.now()
             self._forget_requests(now)
-            # While the disk is full, this must wait too.
-            with contextlib.suppress(Full):
+            # While the disk is full or far away, this must wait too.
+            with contextlib.suppress(Full, ApiError):
                 await self._bury(now)
-                oldest = self._replica.revision_at(now - _RETENTION_SECONDS)
+                oldest = await self._replica.revision_at(now - _RETENTION_SECONDS)
                 await self.compact(max(oldest, self._replica.head - _RETENTION_REVISIONS))
 
     def _forget_requests(self, now: float) -> None:

@@ -41,19 +41,19 @@ class Listing:
         self._secret = secret
         self._cuts: OrderedDict[tuple[int, interest.Want], list[Stored]] = OrderedDict()
 
-    def get(self, request: pb.GetRequest) -> bytes:
+    async def get(self, request: pb.GetRequest) -> bytes:
         """A GetResponse; NOT_FOUND where there is none."""
         key = Key(request.ref.kind, request.ref.namespace, request.ref.name)
         message_class = self._source.message(key.kind)
         paths = tuple(request.mask.paths)
         tree = _compile(message_class, paths) if paths else None
-        revision = self._revision(request.at, key.kind)
+        revision = await self._revision(request.at, key.kind)
         if revision is None:
             revision = self._source.head
             stored = self._source.get(key)
             body = stored.body if stored is not None else None
         else:
-            body = self._source.at(key, revision)
+            body = await self._source.at(key, revision)
         if body is None:
             said = f'{self._source.plural(key.kind)} "{key.name}" not found'
             raise ApiError(Reason.NOT_FOUND, said)
@@ -61,7 +61,7 @@ class Listing:
             body = interest.masked(message_class, tree, body)
         return frame.get_response(body, revision)
 
-    def list_page(self, request: pb.ListRequest, user: str = "") -> bytes:
+    async def list_page(self, request: pb.ListRequest, user: str = "") -> bytes:
         """A ListResponse, at most 4 MiB of it; metadata.continue leads on."""
         want = self._compile(request)
         if request.page_size < 0:
@@ -71,11 +71,11 @@ class Listing:
         after: tuple[str, str] | None = None
         if request.page_token:
             revision, after = self._read_token(request.page_token, bound)
-            found = self._kept(revision, want)
+            found = await self._kept(revision, want)
         else:
-            asked = self._revision(request.at, want.kind)
+            asked = await self._revision(request.at, want.kind)
             revision = self._source.head if asked is None else asked
-            found = self._now(want) if asked is None else self._past(revision, want)
+            found = self._now(want) if asked is None else await self._past(revision, want)
         return self._page(request.page_size, bound, revision, want, found, after)
 
     def _page(
@@ -120,13 +120,13 @@ class Listing:
             _compile(self._source.message(selection.kind), request.mask.paths)
         return interest.compile_selection(selection, request.mask.paths, self._source)
 
-    def _revision(self, at: pb.At, kind: str) -> int | None:
+    async def _revision(self, at: pb.At, kind: str) -> int | None:
         """The revision that is meant; None: now."""
         which = at.WhichOneof("at")
         if which is None:
             return None
         if which == "time":
-            revision = self._source.revision_at(at.time.seconds + at.time.nanos / 1e9)
+            revision = await self._source.revision_at(at.time.seconds + at.time.nanos / 1e9)
         else:
             revision = at.revision
             if not 0 < revision <= self._source.head:
@@ -146,15 +146,15 @@ class Listing:
         found.sort(key=_place)
         return found
 
-    def _past(self, revision: int, want: interest.Want) -> list[Stored]:
+    async def _past(self, revision: int, want: interest.Want) -> list[Stored]:
         if revision == self._source.head:
             return self._now(want)
         records = self._source.state_at(revision, want.kind, want.namespace)
-        past = (
+        past = [
             self._source.read(record.key, record.revision, record.body)
-            for record in records
+            async for record in records
             if want.may_concern(record.key)
-        )
+        ]
         return sorted((one for one in past if want.matches(one)), key=_place)
 
     def _keep(self, revision: int, want: interest.Want, found: list[Stored]) -> None:
@@ -163,14 +163,14 @@ class Listing:
         while len(self._cuts) > KEPT_CUTS:
             self._cuts.popitem(last=False)
 
-    def _kept(self, revision: int, want: interest.Want) -> list[Stored]:
+    async def _kept(self, revision: int, want: interest.Want) -> list[Stored]:
         if revision < self._source.compacted:
             raise _expired()
         found = self._cuts.get((revision, want))
         if found is None:
             if revision < self._source.head and not self._source.remembers(want.kind):
                 raise _expired()
-            found = self._past(revision, want)
+            found = await self._past(revision, want)
         return found
 
     def _write_token(self, revision: int, last: Key, bound: str) -> str:

@@ -1,11 +1,12 @@
 """A replica: the present in memory, and the log behind it, for reading.
 
-It is made from a store by replaying the log, and brought forward by `show`. Whoever shows changes
-has made them durable, here or elsewhere. It is the `Source` of a feed and a listing: between two
-awaits what it shows is one revision.
+It is made from a store by replaying the log, and brought forward by `show`, or by `follow` where
+others have written. Whoever shows changes has made them durable, here or elsewhere. It is the
+`Source` of a feed and a listing: between two awaits what it shows is one revision.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from kcore.kernel.record import Change, Key, Record, Stored, Verb
@@ -26,14 +27,12 @@ class Replica:
         self._time = 0.0
         self._compacted = 0
 
-    def replay(self, opened: Opened, note: Callable[[Record], None]) -> None:
+    async def replay(self, opened: Opened, note: Callable[[Record], None]) -> None:
         """Reads the whole log of the store, verified; `note` is told of each record."""
         state = State(self._schema)
         last: dict[Key, Record] = {}
-        for record in self._store.replay():
-            kind = self._schema.kinds.get(record.key.kind)
-            if kind is None:
-                raise Refused(f"the log has objects of the unknown kind {record.key.kind}")
+        async for record in self._store.replay():
+            kind = self._known(record)
             if kind.claims:
                 # The order of claims decides what is drawn next: go through all of them.
                 state.apply(self._change(state, kind, record))
@@ -52,12 +51,20 @@ class Replica:
             self._state.apply(change)
         self._head, self._time = head, time
 
-    def changes_since(self, revision: int, state: State) -> Iterator[Change]:
-        """What the log says came after `revision`, of which `state` is; it is brought forward."""
-        for record in self._store.since(revision):
-            change = self._change(state, self._schema.kinds[record.key.kind], record)
+    def follow(self, records: Sequence[Record]) -> Sequence[Change]:
+        """Brings the present forward by whole revisions that were read from the log."""
+        changes = self.changes(records, self._state)
+        self._head, self._time = records[-1].revision, records[-1].time
+        return changes
+
+    def changes(self, records: Iterable[Record], state: State) -> Sequence[Change]:
+        """What records did that came after `state`; it is brought forward."""
+        done = []
+        for record in records:
+            change = self._change(state, self._known(record), record)
             state.apply(change)
-            yield change
+            done.append(change)
+        return done
 
     def forget(self, revision: int) -> None:
         """Promises nothing any more of what was before."""
@@ -124,26 +131,33 @@ class Replica:
         kind = self._schema.kind(key.kind)
         return stored_from(kind, key, revision, body, kind.parse(body))
 
-    def at(self, key: Key, revision: int) -> bytes | None:
+    async def at(self, key: Key, revision: int) -> bytes | None:
         """One object as `revision` left it; None where there was none."""
-        record = self._store.at(key, revision)
+        record = await self._store.at(key, revision)
         return record.body if record is not None else None
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there when `revision` was the head."""
         return self._store.state_at(revision, kind, namespace)
 
-    def since(self, revision: int) -> Iterator[Record]:
+    async def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`, in order, up to the head."""
-        for record in self._store.since(revision):
-            if record.revision > self._head:
-                # Durable already, but nobody has seen it yet.
-                return
-            yield record
+        async with aclosing(self._store.since(revision)) as records:
+            async for record in records:
+                if record.revision > self._head:
+                    # Durable already, but nobody has seen it yet.
+                    return
+                yield record
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The head at this time (seconds since 1970)."""
-        return min(self._store.revision_at(time), self._head)
+        return min(await self._store.revision_at(time), self._head)
+
+    def _known(self, record: Record) -> Kind:
+        kind = self._schema.kinds.get(record.key.kind)
+        if kind is None:
+            raise Refused(f"the log has objects of the unknown kind {record.key.kind}")
+        return kind
 
     def _change(self, state: State, kind: Kind, record: Record) -> Change:
         after = None

@@ -4,7 +4,7 @@ The kernel's core is one implementation, over its state and its store; tests hav
 log in memory.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Protocol
 
 from google.protobuf.message import Message
@@ -16,7 +16,9 @@ class Source(Protocol):
     """The present, by kind and namespace, and the log.
 
     The present that it shows between two awaits is that of one revision: the head that was last
-    given to `Feed.publish`. Unknown kinds are `ApiError(NOT_FOUND)`.
+    given to `Feed.publish`. Unknown kinds are `ApiError(NOT_FOUND)`. The past may be far away:
+    reading it takes a while, and fails where the store cannot be reached (UNAVAILABLE) or no longer
+    has it (GONE).
     """
 
     @property
@@ -69,18 +71,18 @@ class Source(Protocol):
         """An old body as it was kept in memory."""
         ...
 
-    def at(self, key: Key, revision: int) -> bytes | None:
+    async def at(self, key: Key, revision: int) -> bytes | None:
         """One object as `revision` left it; None where there was none."""
         ...
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there when `revision` was the head."""
         ...
 
-    def since(self, revision: int) -> Iterator[Record]:
-        """All records after `revision`, in order. Not to be held over an await."""
+    def since(self, revision: int) -> AsyncGenerator[Record, None]:
+        """All records after `revision`, in order, up to the head."""
         ...
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The head at this time (seconds since 1970)."""
         ...

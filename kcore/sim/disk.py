@@ -5,12 +5,12 @@ lies there, whatever becomes of the answer: that is the log that invariants are 
 append leaves its outcome unknown, as a failed disk sync does.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.kernel.record import Key, Record
-from kcore.kernel.store import Opened, Store
+from kcore.kernel.store import Opened, Store, Tail
 from kcore.sim.faults import Weather
 
 
@@ -32,6 +32,11 @@ class Disk:
         self._clock = clock
         self._chance = chance
 
+    @property
+    def tail(self) -> Tail | None:
+        """What others append."""
+        return self._store.tail
+
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Writes; sometimes it fails, before or after it has."""
         await self._clock.sleep(self._chance.uniform(0.0005, 0.003))
@@ -48,29 +53,29 @@ class Disk:
         """Makes it ready."""
         return await self._store.open()
 
-    def replay(self) -> Iterator[Record]:
+    def replay(self) -> AsyncIterator[Record]:
         """The whole log."""
         return self._store.replay()
 
-    def at(self, key: Key, revision: int) -> Record | None:
+    async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""
-        return self._store.at(key, revision)
+        return await self._store.at(key, revision)
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there at `revision`."""
         return self._store.state_at(revision, kind, namespace)
 
-    def since(self, revision: int) -> Iterator[Record]:
+    def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`."""
         return self._store.since(revision)
 
-    def transaction(self, revision: int) -> Sequence[Record]:
+    async def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
-        return self._store.transaction(revision)
+        return await self._store.transaction(revision)
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The last revision not after `time`."""
-        return self._store.revision_at(time)
+        return await self._store.revision_at(time)
 
     async def compact(self, revision: int) -> None:
         """Forgets."""

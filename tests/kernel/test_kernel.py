@@ -18,7 +18,7 @@ from kcore.clock import SystemClock
 from kcore.kernel import kernel
 from kcore.kernel.record import Key, Record, Verb
 from kcore.kernel.replica import Replica
-from kcore.kernel.store import Full, Opened, Refused
+from kcore.kernel.store import Full, Opened, Refused, Store
 from kcore.kernel.store.memory import MemoryStore
 from kcore.kernel.store.sqlite import SqliteStore
 from kcore.wire.errors import ApiError, Reason
@@ -63,6 +63,10 @@ class FaultyStore(MemoryStore):
         if failure == "amnesia":
             self.__dict__.update(MemoryStore(Chance(4)).__dict__)
             raise OSError("sync failed")
+
+
+async def log_of(store: Store) -> list[Record]:
+    return [record async for record in store.replay()]
 
 
 async def test_what_waits_shares_a_sync() -> None:
@@ -320,16 +324,18 @@ async def test_the_log_goes_back_an_hour() -> None:
             await w.update(CONFIG_MAP, (await w.create(CONFIG_MAP, config_map(f"a{index}"))))
             await w.update(CONFIG_MAP, config_map(f"a{index}", k="v"))
         await w.delete(CONFIG_MAP, "a0")
-        records = len(list(store.replay()))
+        records = len(await log_of(store))
         await clock.move(3500)
-        assert len(list(store.replay())) == records
+        assert len(await log_of(store)) == records
         await w.create(CONFIG_MAP, config_map("late"))
         await clock.move(200)
-        left = list(store.replay())
+        left = await log_of(store)
         assert {one.key.name for one in left} == {"default", "late", "a1", "a2", "a3", "a4"}
         assert len(left) == 6
         with refused(Reason.GONE, ""):
-            w.kernel.get(pb.GetRequest(ref=worlds.ref(CONFIG_MAP, "a1"), at=pb.At(revision=2)))
+            await w.kernel.get(
+                pb.GetRequest(ref=worlds.ref(CONFIG_MAP, "a1"), at=pb.At(revision=2))
+            )
 
 
 async def test_leases_keep_no_past() -> None:
@@ -340,9 +346,9 @@ async def test_leases_keep_no_past() -> None:
         for index in range(10):
             lease.spec.renew_time.seconds = index + 1
             await w.update(LEASE, lease)
-        assert len([one for one in store.replay() if one.key.kind == LEASE]) == 1
+        assert len([one for one in await log_of(store) if one.key.kind == LEASE]) == 1
         await w.delete(LEASE, "l")
-        (last,) = [one for one in store.replay() if one.key.kind == LEASE]
+        (last,) = [one for one in await log_of(store) if one.key.kind == LEASE]
         assert last.verb is Verb.DELETE
 
 

@@ -1,5 +1,6 @@
 """Listing: pages of one revision, the past, masks, tokens."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def make() -> tuple[PlainLog, Listing]:
 def page(lists: Listing, user: str = "", **asked: Any) -> pb.ListResponse:
     selection = pb.Selection(**({"kind": KIND} | asked.pop("selection", {})))
     request = pb.ListRequest(selection=selection, **asked)
-    return pb.ListResponse.FromString(lists.list_page(request, user))
+    return pb.ListResponse.FromString(asyncio.run(lists.list_page(request, user)))
 
 
 def names(response: pb.ListResponse) -> list[str]:
@@ -152,7 +153,9 @@ def test_the_past() -> None:
     reference = pb.Ref(kind=KIND, namespace="default", name="a")
 
     def color(**at: Any) -> str:
-        answer = lists.get(pb.GetRequest(ref=reference, at=pb.At(**at) if at else None))
+        answer = asyncio.run(
+            lists.get(pb.GetRequest(ref=reference, at=pb.At(**at) if at else None))
+        )
         body = pb.GetResponse.FromString(answer).object
         return str(things.thing_class().FromString(body).spec.color)
 
@@ -187,7 +190,7 @@ def test_masks() -> None:
     log.commit(("put", thing("a", color="red", notes={"a.b": "1", "c": "2"}, **inner)))
     mask = {"paths": ["spec.parts.image", "spec.notes.a.b"]}
     reference = pb.Ref(kind=KIND, namespace="default", name="a")
-    answer = lists.get(pb.GetRequest(ref=reference, mask=mask))
+    answer = asyncio.run(lists.get(pb.GetRequest(ref=reference, mask=mask)))
     expected = thing("a", parts=[{"image": "i"}], notes={"a.b": "1"})
     expected.metadata.uid, expected.metadata.resource_version = "uid-1", "1"
     for body in (pb.GetResponse.FromString(answer).object, page(lists, mask=mask).items[0]):

@@ -4,7 +4,7 @@ import asyncio
 import pathlib
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -47,6 +47,10 @@ async def store(request: Any, tmp_path: pathlib.Path) -> Any:
     await made.close()
 
 
+async def all_of(records: AsyncIterator[Record]) -> list[Record]:
+    return [record async for record in records]
+
+
 async def reopened(store: Store) -> Any:
     """What the store says after having been closed."""
     await store.close()
@@ -72,7 +76,7 @@ async def test_a_new_store_is_empty_and_has_an_identity(store: Store) -> None:
     opened = await reopened(store)
     assert (opened.head, opened.compacted, opened.epoch) == (0, 0, 1)
     assert opened.cluster_id
-    assert list(store.replay()) == []
+    assert await all_of(store.replay()) == []
     assert (await reopened(store)).cluster_id == opened.cluster_id
 
 
@@ -80,49 +84,49 @@ async def test_what_was_appended_is_read_back_in_order(store: Store) -> None:
     records = await fill(store)
     opened = await reopened(store)
     assert (opened.head, opened.time) == (5, 1005.0)
-    assert list(store.replay()) == records
-    assert list(store.since(2)) == records[2:]
-    assert list(store.since(5)) == []
-    assert list(store.transaction(4)) == records[3:5]
-    assert list(store.transaction(9)) == []
+    assert await all_of(store.replay()) == records
+    assert await all_of(store.since(2)) == records[2:]
+    assert await all_of(store.since(5)) == []
+    assert list(await store.transaction(4)) == records[3:5]
+    assert list(await store.transaction(9)) == []
 
 
 async def test_the_past_of_one_object(store: Store) -> None:
     records = await fill(store)
-    assert store.at(A, 0) is None
-    assert store.at(A, 1) == records[0]
-    assert store.at(A, 2) == records[0]
-    assert store.at(A, 4) == records[2]
-    assert store.at(A, 5) is None
-    assert store.at(C, 3) is None
-    assert store.at(Key("k.A", "default", "nobody"), 5) is None
+    assert await store.at(A, 0) is None
+    assert await store.at(A, 1) == records[0]
+    assert await store.at(A, 2) == records[0]
+    assert await store.at(A, 4) == records[2]
+    assert await store.at(A, 5) is None
+    assert await store.at(C, 3) is None
+    assert await store.at(Key("k.A", "default", "nobody"), 5) is None
 
 
 async def test_the_past_of_a_kind(store: Store) -> None:
     records = await fill(store)
-    assert list(store.state_at(3, "k.A", "")) == [records[2], records[1]]
-    assert list(store.state_at(3, "k.A", "default")) == [records[2], records[1]]
-    assert list(store.state_at(3, "k.A", "other")) == []
-    assert list(store.state_at(5, "k.A", "")) == [records[4]]
-    assert list(store.state_at(5, "k.C", "")) == [records[3]]
+    assert await all_of(store.state_at(3, "k.A", "")) == [records[2], records[1]]
+    assert await all_of(store.state_at(3, "k.A", "default")) == [records[2], records[1]]
+    assert await all_of(store.state_at(3, "k.A", "other")) == []
+    assert await all_of(store.state_at(5, "k.A", "")) == [records[4]]
+    assert await all_of(store.state_at(5, "k.C", "")) == [records[3]]
 
 
 async def test_a_time_is_a_revision(store: Store) -> None:
     await fill(store)
     times = [999.0, 1001.0, 1003.5, 1004.0, 1005.0, 2000.0]
-    assert [store.revision_at(time) for time in times] == [0, 1, 3, 4, 5, 5]
+    assert [await store.revision_at(time) for time in times] == [0, 1, 3, 4, 5, 5]
 
 
 async def test_compaction_keeps_the_state_and_what_came_after(store: Store) -> None:
     records = await fill(store)
     await store.compact(4)
-    assert list(store.state_at(4, "k.A", "")) == [records[2], records[4]]
-    assert list(store.since(4)) == records[5:]
-    assert list(store.replay()) == [records[2], records[3], records[4], records[5]]
+    assert await all_of(store.state_at(4, "k.A", "")) == [records[2], records[4]]
+    assert await all_of(store.since(4)) == records[5:]
+    assert await all_of(store.replay()) == [records[2], records[3], records[4], records[5]]
     opened = await reopened(store)
     assert (opened.head, opened.compacted) == (5, 4)
     await store.compact(5)
-    assert list(store.replay()) == [records[3], records[4]]
+    assert await all_of(store.replay()) == [records[3], records[4]]
     assert (await reopened(store)).compacted == 5
     await store.compact(2)
     assert (await reopened(store)).compacted == 5
@@ -132,14 +136,14 @@ async def test_kinds_that_keep_no_history(store: Store) -> None:
     await store.append([record(1, A, Verb.CREATE), record(2, B, Verb.CREATE)], {A: 0})
     for revision in range(3, 8):
         await store.append([record(revision, A)], {A: 0})
-    assert [one.revision for one in store.replay()] == [2, 7]
+    assert [one.revision for one in await all_of(store.replay())] == [2, 7]
     for revision in range(8, 13):
         await store.append([record(revision, A)], {A: 2})
-    assert [one.revision for one in store.replay()] == [2, 10, 11, 12]
+    assert [one.revision for one in await all_of(store.replay())] == [2, 10, 11, 12]
     await store.append([record(13, A), record(14, A)], {A: 0})
-    assert [one.revision for one in store.replay()] == [2, 14]
+    assert [one.revision for one in await all_of(store.replay())] == [2, 14]
     await reopened(store)
-    assert [one.revision for one in store.replay()] == [2, 14]
+    assert [one.revision for one in await all_of(store.replay())] == [2, 14]
 
 
 async def test_random_histories_agree_with_a_plain_list(store: Store) -> None:
@@ -163,14 +167,14 @@ async def test_random_histories_agree_with_a_plain_list(store: Store) -> None:
                 if one.revision <= revision and name in ("", one.key.namespace):
                     last[one.key] = one
             there = [last[key] for key in sorted(last) if last[key].verb is not Verb.DELETE]
-            assert list(store.state_at(revision, "k.A", name)) == there
+            assert await all_of(store.state_at(revision, "k.A", name)) == there
             for key in keys:
                 if name in ("", key.namespace):
                     expected = last.get(key)
                     if expected is not None and expected.verb is Verb.DELETE:
                         expected = None
-                    assert store.at(key, revision) == expected
-        assert list(store.since(revision)) == [r for r in records if r.revision > revision]
+                    assert await store.at(key, revision) == expected
+        assert await all_of(store.since(revision)) == [r for r in records if r.revision > revision]
 
 
 # What is SQLite's own.
@@ -232,7 +236,7 @@ async def test_damage_is_refused_by_name(
     store = made()
     with pytest.raises(Refused, match=said):
         await store.open()
-        list(store.replay())
+        await all_of(store.replay())
     await store.close()
 
 
@@ -245,7 +249,7 @@ async def test_a_flipped_byte_is_never_served(
         [record(i + 1, Key("k.A", f"n{i % 7}", f"o{i % 50}"), body=b"b" * 500) for i in range(200)],
         {},
     )
-    expected = list(store.replay())
+    expected = await all_of(store.replay())
     await store.close()
     good = path.read_bytes()
     rng = random.Random(5)
@@ -260,9 +264,9 @@ async def test_a_flipped_byte_is_never_served(
         store = made()
         try:
             await store.open()
-            assert list(store.replay()) == expected
+            assert await all_of(store.replay()) == expected
             for one in expected:
-                assert store.at(one.key, one.revision) == one
+                assert await store.at(one.key, one.revision) == one
         except (Refused, sqlite3.Error):
             found += 1
         finally:
@@ -314,11 +318,11 @@ async def test_a_full_disk_appends_nothing(
     store._writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(Full):
         await store.append([record(6, body=b"x" * 100_000)], {})
-    assert [one.revision for one in store.replay()] == [1, 2, 3, 4, 4, 5]
+    assert [one.revision for one in await all_of(store.replay())] == [1, 2, 3, 4, 4, 5]
     store._writer.execute("PRAGMA max_page_count = 100000")
     await store.append([record(6, body=b"x" * 100_000)], {})
     assert (await reopened(store)).head == 6
-    assert len(list(store.replay())) == 7
+    assert len(await all_of(store.replay())) == 7
     await store.close()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import pathlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from kcore.clock import LoopClock
 from kcore.kernel import kernel as kernels
 from kcore.kernel import schema
 from kcore.kernel.record import Key, Record
-from kcore.kernel.store import Opened, Store, memory, sqlite
+from kcore.kernel.store import Opened, Store, Tail, memory, sqlite
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel import things, watch_validators
 from tests.kernel.test_feed import SELECTIONS
@@ -31,30 +31,34 @@ class Witness:
         self._store = store
         self.records: list[Record] = []
 
+    @property
+    def tail(self) -> Tail | None:
+        return self._store.tail
+
     async def open(self) -> Opened:
         return await self._store.open()
 
-    def replay(self) -> Iterator[Record]:
+    def replay(self) -> AsyncIterator[Record]:
         return self._store.replay()
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         await self._store.append(records, keep)
         self.records += records
 
-    def at(self, key: Key, revision: int) -> Record | None:
-        return self._store.at(key, revision)
+    async def at(self, key: Key, revision: int) -> Record | None:
+        return await self._store.at(key, revision)
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         return self._store.state_at(revision, kind, namespace)
 
-    def since(self, revision: int) -> Iterator[Record]:
+    def since(self, revision: int) -> AsyncGenerator[Record, None]:
         return self._store.since(revision)
 
-    def transaction(self, revision: int) -> Sequence[Record]:
-        return self._store.transaction(revision)
+    async def transaction(self, revision: int) -> Sequence[Record]:
+        return await self._store.transaction(revision)
 
-    def revision_at(self, time: float) -> int:
-        return self._store.revision_at(time)
+    async def revision_at(self, time: float) -> int:
+        return await self._store.revision_at(time)
 
     async def compact(self, revision: int) -> None:
         await self._store.compact(revision)

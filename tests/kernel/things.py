@@ -6,7 +6,7 @@
 import functools
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 import kcore_api
@@ -181,26 +181,29 @@ class PlainLog:
     def read(self, key: Key, revision: int, body: bytes) -> Stored:
         return read(key, revision, body)
 
-    def at(self, key: Key, revision: int) -> bytes | None:
+    async def at(self, key: Key, revision: int) -> bytes | None:
         assert revision >= self.compacted
         for record in reversed(self.records):
             if record.key == key and record.revision <= revision:
                 return None if record.verb is Verb.DELETE else record.body
         return None
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    async def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         assert revision >= self.compacted
         last: dict[Key, Record] = {}
         for record in self.records:
             if record.revision <= revision and namespace in ("", record.key.namespace):
                 last[record.key] = record
-        return iter([one for one in last.values() if one.verb is not Verb.DELETE])
+        for one in last.values():
+            if one.verb is not Verb.DELETE:
+                yield one
 
-    def since(self, revision: int) -> Iterator[Record]:
+    async def since(self, revision: int) -> AsyncGenerator[Record, None]:
         assert revision >= self.compacted
-        return iter([record for record in self.records if record.revision > revision])
+        for record in [one for one in self.records if one.revision > revision]:
+            yield record
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         return max((one.revision for one in self.records if one.time <= time), default=0)
 
     def _known(self, kind: str) -> None:

@@ -13,6 +13,7 @@ from kcore_api.kcore.core.v1 import config_map_pb2, namespace_pb2, pod_pb2
 from kcore import admission
 from kcore.chance import Chance
 from kcore.kernel import kernel, schema
+from kcore.kernel.record import Key
 from kcore.kernel.store import Store
 from kcore.kernel.store.memory import MemoryStore
 from kcore.wire.errors import ApiError, Reason
@@ -99,9 +100,11 @@ class World:
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Any:
         """The object; ApiError NOT_FOUND where there is none."""
-        request = pb.GetRequest(ref=ref(kind, name, namespace))
-        response = pb.GetResponse.FromString(self.kernel.get(request))
-        return kinds().kind(kind).parse(response.object)
+        named = ref(kind, name, namespace)
+        found = self.kernel.shown(Key(named.kind, named.namespace, named.name))
+        if found is None:
+            raise ApiError(Reason.NOT_FOUND, f"{kind} {name} not found")
+        return kinds().kind(kind).parse(found.body)
 
     def there(self, kind: str, name: str, namespace: str = "default") -> bool:
         """Whether there is such an object."""

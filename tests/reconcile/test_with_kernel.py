@@ -30,6 +30,7 @@ from kcore.chance import Chance
 from kcore.clock import LoopClock
 from kcore.controllers import namespace, pod
 from kcore.kernel import kernel, schema
+from kcore.kernel.record import Record
 from kcore.kernel.store.memory import MemoryStore
 from kcore.reconcile import transaction
 from kcore.sim import loop as virtual
@@ -290,11 +291,18 @@ def test_a_rolling_update_end_to_end() -> None:
     check_bounds(made)
 
 
+def records_of(log: MemoryStore) -> list[Record]:
+    async def read() -> list[Record]:
+        return [record async for record in log.since(0)]
+
+    return asyncio.run(read())
+
+
 def check_bounds(log: MemoryStore) -> None:
     """Never more than four pods that count, never fewer than three that serve once they did."""
     live: dict[str, pod_pb2.Pod] = {}
     served = False
-    for record in log.since(0):
+    for record in records_of(log):
         if record.key.kind != Pod.DESCRIPTOR.full_name:
             continue
         each = Pod.FromString(record.body)
@@ -313,14 +321,14 @@ def check_bounds(log: MemoryStore) -> None:
 def test_nothing_that_gets_lost_breaks_the_bounds(seed: int) -> None:
     made = play(roll_out, seed=seed, shaky=True)
     check_bounds(made)
-    pods = [one for one in made.since(0) if one.key.kind == Pod.DESCRIPTOR.full_name]
+    pods = [one for one in records_of(made) if one.key.kind == Pod.DESCRIPTOR.full_name]
     assert sum(one.verb.value == "create" for one in pods) == 6
 
 
 def test_causes_lead_from_each_pod_back_to_what_the_user_did() -> None:
     made = play(roll_out)
     records = {}
-    for record in made.since(0):
+    for record in records_of(made):
         records.setdefault(record.revision, record)
     actors = []
     revision = max(
@@ -340,7 +348,7 @@ def test_same_seed_same_log() -> None:
     def log(made: MemoryStore) -> list[tuple[Any, ...]]:
         return [
             (one.revision, str(one.key), one.verb, one.actor, one.because, one.body)
-            for one in made.since(0)
+            for one in records_of(made)
         ]
 
     assert log(play(roll_out, seed=5)) == log(play(roll_out, seed=5))

@@ -1,10 +1,13 @@
 """Stores: where the log is kept.
 
-A store only appends and reads back; what may be appended is the kernel's to say. There is one
-writer. All stores pass one conformance suite (tests/kernel/test_store.py).
+A store only appends and reads back; what may be appended is the kernel's to say. Some have one
+writer and say so by having no `tail`; on the others a kernel shares the log with other kernels, and
+an append is refused that does not come right after the last. Whatever is far away may fail by
+`ApiError`: UNAVAILABLE where it cannot be reached now, GONE where the past that was asked for is no
+longer there. All stores pass one conformance suite (tests/kernel/test_store.py).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +20,14 @@ class Refused(Exception):
 
 class Full(Exception):
     """There was no room; nothing was appended."""
+
+
+class Conflict(Exception):
+    """Somebody else has appended meanwhile; nothing was appended."""
+
+
+class TooLarge(Exception):
+    """It is more than can be appended at once, and says how much can; nothing was appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,45 +45,63 @@ class Opened:
     compacted: int
 
 
+class Tail(Protocol):
+    """What others append to a log. A kernel that writes, and one that only follows, read it."""
+
+    async def head(self) -> int:
+        """The last revision that anybody has appended."""
+        ...
+
+    async def moved(self, revision: int) -> None:
+        """Returns when there is something after `revision`."""
+        ...
+
+
 class Store(Protocol):
     """The log."""
+
+    @property
+    def tail(self) -> Tail | None:
+        """What others append; None where nobody else can."""
+        ...
 
     async def open(self) -> Opened:
         """Makes it ready, again after a failure. Raises `Refused`."""
         ...
 
-    def replay(self) -> Iterator[Record]:
+    def replay(self) -> AsyncIterator[Record]:
         """The whole log, in order, each checksum verified, and their sum at the end."""
         ...
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order, all or none; durable when it returns.
 
-        `keep`: of these objects at most so many old records stay. Raises `Full` where nothing was
-        appended; any other exception leaves it unknown, and the store must be opened again.
+        `keep`: of these objects no more than so many old records are needed. Raises `Full`,
+        `Conflict` or `TooLarge` where nothing was appended; any other exception leaves it unknown,
+        and the store must be opened again.
         """
         ...
 
-    def at(self, key: Key, revision: int) -> Record | None:
+    async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`; None where there was no object."""
         ...
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there at `revision`, by namespace and name.
 
         Of all namespaces where `namespace` is "".
         """
         ...
 
-    def since(self, revision: int) -> Iterator[Record]:
+    def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`, in order."""
         ...
 
-    def transaction(self, revision: int) -> Sequence[Record]:
+    async def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
         ...
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The last revision not after `time` (seconds since 1970); 0 where there was none."""
         ...
 

@@ -4,11 +4,11 @@ A kernel may be closed and another opened on the same `MemoryStore`: that is a r
 """
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from kcore.chance import Chance
 from kcore.kernel.record import Key, Record, Verb
-from kcore.kernel.store import Opened
+from kcore.kernel.store import Opened, Tail
 
 
 class MemoryStore:
@@ -23,13 +23,19 @@ class MemoryStore:
         self._time = 0.0
         self._compacted = 0
 
+    @property
+    def tail(self) -> Tail | None:
+        """Nobody else can reach it."""
+        return None
+
     async def open(self) -> Opened:
         """Is always ready."""
         return Opened(self._cluster_id, 1, self._head, self._time, self._compacted)
 
-    def replay(self) -> Iterator[Record]:
+    async def replay(self) -> AsyncIterator[Record]:
         """The whole log."""
-        yield from list(self._log)
+        for record in list(self._log):
+            yield record
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order."""
@@ -43,33 +49,34 @@ class MemoryStore:
             if key in self._by_key:
                 self._drop(self._by_key[key][: -(count + 1)])
 
-    def at(self, key: Key, revision: int) -> Record | None:
+    async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""
         history = self._by_key.get(key, [])
         index = bisect.bisect_right(history, revision, key=lambda record: record.revision)
         found = history[index - 1] if index else None
         return found if found is not None and found.verb is not Verb.DELETE else None
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    async def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there at `revision`."""
         for key in sorted(self._by_key):
             if key.kind == kind and namespace in ("", key.namespace):
-                found = self.at(key, revision)
+                found = await self.at(key, revision)
                 if found is not None:
                     yield found
 
-    def since(self, revision: int) -> Iterator[Record]:
+    async def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`."""
         start = bisect.bisect_right(self._log, revision, key=lambda record: record.revision)
-        yield from self._log[start:]
+        for record in self._log[start:]:
+            yield record
 
-    def transaction(self, revision: int) -> Sequence[Record]:
+    async def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
         start = bisect.bisect_left(self._log, revision, key=lambda record: record.revision)
         stop = bisect.bisect_right(self._log, revision, key=lambda record: record.revision)
         return self._log[start:stop]
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The last revision not after `time`."""
         index = bisect.bisect_right(self._log, time, key=lambda record: record.time)
         return self._log[index - 1].revision if index else 0

@@ -17,14 +17,14 @@ import functools
 import os
 import pathlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.kernel.record import Key, Record, Verb
-from kcore.kernel.store import Full, Opened, Refused
+from kcore.kernel.store import Full, Opened, Refused, Tail
 
 T = TypeVar("T")
 
@@ -88,6 +88,11 @@ class SqliteStore:
         self._opened = Opened("", 0, 0, 0.0, 0)
         self._marked_at = float("-inf")
 
+    @property
+    def tail(self) -> Tail | None:
+        """Its lock keeps everybody else away."""
+        return None
+
     async def open(self) -> Opened:
         """Opens the database, and makes it if neither it nor a mark is there."""
         await self.close()
@@ -101,7 +106,7 @@ class SqliteStore:
         self._integrity = self._executor.submit(self._check_integrity)
         return opened
 
-    def replay(self) -> Iterator[Record]:
+    async def replay(self) -> AsyncIterator[Record]:
         """The whole log, verified."""
         head = self._read_head()
         tally = count = 0
@@ -127,7 +132,7 @@ class SqliteStore:
             moment = self._clock.monotonic()
             await self._in_thread(lambda: self._append(records, keep, moment))
 
-    def at(self, key: Key, revision: int) -> Record | None:
+    async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""
         row = self._row(
             f"SELECT {_COLUMNS} FROM log WHERE kind = ? AND namespace = ? AND name = ? "
@@ -137,7 +142,7 @@ class SqliteStore:
         record = _record(row) if row is not None else None
         return record if record is not None and record.verb is not Verb.DELETE else None
 
-    def state_at(self, revision: int, kind: str, namespace: str) -> Iterator[Record]:
+    async def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
         """The last records of the objects that were there at `revision`."""
         found = self._rows(
             "SELECT max(position) FROM log WHERE kind = ? AND namespace BETWEEN ? AND ? "
@@ -153,12 +158,12 @@ class SqliteStore:
                 if record.verb is not Verb.DELETE:
                     yield record
 
-    def since(self, revision: int) -> Iterator[Record]:
+    async def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`."""
         for row in self._pages("position > ?", _after(revision) - 1):
             yield _record(row)
 
-    def transaction(self, revision: int) -> Sequence[Record]:
+    async def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
         rows = self._rows(
             f"SELECT {_COLUMNS} FROM log WHERE position BETWEEN ? AND ? ORDER BY position",
@@ -166,7 +171,7 @@ class SqliteStore:
         )
         return [_record(row) for row in rows]
 
-    def revision_at(self, time: float) -> int:
+    async def revision_at(self, time: float) -> int:
         """The last revision not after `time`; times never go back along the log."""
         low, high = 0, self._read_head()["revision"]
         while low < high:

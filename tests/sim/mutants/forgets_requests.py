@@ -8,4 +8,7 @@ FOUND_BY = "user: "
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Kernel, "_repeated", lambda self, one: None)
+    async def forget(self, one):  # type: ignore[no-untyped-def]
+        return None
+
+    patch.setattr(Kernel, "_repeated", forget)
