@@ -139,6 +139,8 @@ async def _rooms(setup: "Setup") -> None:
                 authority=where.ca.read_bytes(),
                 client_certificate=certificate.read_bytes(),
                 client_key=key.read_bytes(),
+                client_certificate_file=str(certificate),
+                client_key_file=str(key),
             )
         )
 

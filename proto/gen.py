@@ -5,6 +5,7 @@
     both protos          -> kcore_api/       upb's classes; imports moved to kcore_api.*
                          -> kcore_sdk/       dataclasses
     kinds.binpb          -> reference.md     (proto/reference.py)
+    all services         -> service_config.json, within kcore_api/ (proto/service_config.py)
 
 All of it is made in a folder of its own, then generated/ is made equal to it, touching only files
 that differ. Imports no generated code.
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import reference  # noqa: E402
+import service_config  # noqa: E402
 
 from kcore.wire import typed  # noqa: E402
 
@@ -45,6 +47,9 @@ _HERE = Path(__file__).resolve().parent
 # Descriptors of all kinds, with options and comments: a FileDescriptorSet. Inside the package when
 # it is installed, beside it in a checkout.
 KINDS = _HERE / "kinds.binpb" if (_HERE / "kinds.binpb").exists() else _HERE.parent / "kinds.binpb"
+# Which calls a client may repeat by itself: gRPC's service config, for the channel option
+# grpc.service_config of any language.
+SERVICE_CONFIG = _HERE / "service_config.json"
 '''
 _SDK_INIT = '''\
 """The API as dataclasses: kcore_sdk.kcore.core.v1.Pod, …. Generated, never edited.
@@ -107,14 +112,16 @@ def make(out: Path) -> None:
     found = descriptors()
     out.mkdir(parents=True, exist_ok=True)
     (out / "kinds.binpb").write_bytes(found.SerializeToString(deterministic=True))
-    for kind in kinds(found):
-        file = typed.service_file(kind)
+    faces = [typed.service_file(kind) for kind in kinds(found)]
+    for file in faces:
         place = out / "proto" / file.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(typed.text(file))
     (out / "reference.md").write_text(reference.render(found))
     with tempfile.TemporaryDirectory() as folder:
         _classes(Path(folder), out)
+    config = service_config.render([*found.file, *faces])
+    (out / "kcore_api/service_config.json").write_text(config)
 
 
 def _classes(work: Path, out: Path) -> None:

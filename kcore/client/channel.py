@@ -5,20 +5,24 @@
 
 A `Channel` is an Api (kcore/wire/api.py), a PodStreams and a NodeLink (kcore/client/streams.py).
 Every error is an ApiError: the server's own as it said it, the transport's as UNAVAILABLE with what
-to do about it. Unary calls have a deadline. A connection that is lost is dialled again by itself;
-calls meanwhile fail at once, and whoever makes them decides what to do. What was seen of the
-cluster is said with every call, so that a server that has forgotten it refuses.
+to do about it. Unary calls have a deadline. A connection that is lost is dialled again by itself.
+Calls meanwhile are repeated for less than a second, if the API says that they may be (a Commit may,
+since each of its transactions gets a request id here at the latest); then whoever makes them
+decides what to do. What was seen of the cluster is said with every call, so that a server that has
+forgotten it refuses. A client certificate whose file has changed is used from the next call on.
 
 No stubs: methods are paths, messages are kcore_api's.
 """
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
+import kcore_api
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -26,10 +30,13 @@ from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.api.v1 import auth_pb2, node_pb2
 from kcore_api.kcore.api.v1 import pod_stream_pb2 as ps
 
+from kcore.chance import Chance
 from kcore.client.kubeconfig import Target
 from kcore.tasks import Tasks
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Reason
+
+logger = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 10.0
 MESSAGE_BYTES = 16 << 20
@@ -47,8 +54,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Repetition is for those who know their request ids.
-    ("grpc.enable_retries", 0),
+    # What may be repeated stands in the service config.
+    ("grpc.enable_retries", 1),
     # The cluster is near; a proxy of the environment is for what is far.
     ("grpc.enable_http_proxy", 0),
     # Each channel has its own connection, since each is somebody.
@@ -65,27 +72,72 @@ Asked = TypeVar("Asked", bound=Message)
 Metadata = tuple[tuple[str, str], ...]
 
 
-def connect(target: Target) -> "Channel":
+def connect(target: Target, chance: Chance | None = None) -> "Channel":
     """A channel to a server; nothing is dialled before the first call. Needs a running loop.
 
-    As whoever the target's credentials say; without any, by its socket.
+    As whoever the target's credentials say; without any, by its socket. Request ids that a Commit
+    lacks are drawn from `chance`.
     """
+    chance = chance or Chance()
+    options: tuple[tuple[str, Any], ...] = (
+        *OPTIONS,
+        ("grpc.service_config", kcore_api.SERVICE_CONFIG.read_text()),
+    )
     known = bool(target.token or target.token_file or target.client_certificate)
     if target.unix and not (target.grpc and known):
+        where = f"unix:{target.unix}"
         return Channel(
-            grpc.aio.insecure_channel(f"unix:{target.unix}", options=OPTIONS), target.unix
+            lambda: grpc.aio.insecure_channel(where, options=options), target.unix, chance
         )
-    wrapped = grpc.ssl_channel_credentials(
-        target.authority, target.client_key, target.client_certificate
-    )
-    options: tuple[tuple[str, Any], ...] = OPTIONS
     if target.server_name:
         options += (("grpc.ssl_target_name_override", target.server_name),)
-    return Channel(
-        grpc.aio.secure_channel(target.grpc, wrapped, options=options),
-        target.grpc,
-        Token(target.token, target.token_file),
-    )
+    certificate = Certificate(target)
+
+    def dial() -> grpc.aio.Channel:
+        wrapped = grpc.ssl_channel_credentials(
+            target.authority, certificate.key, certificate.certificate
+        )
+        return grpc.aio.secure_channel(target.grpc, wrapped, options=options)
+
+    token = Token(target.token, target.token_file)
+    return Channel(dial, target.grpc, chance, token, certificate)
+
+
+class Certificate:
+    """A client certificate and its key, read again from their files when those change."""
+
+    def __init__(self, target: Target) -> None:
+        """As the target says."""
+        self.certificate, self.key = target.client_certificate, target.client_key
+        self._certificate_file = target.client_certificate_file
+        self._key_file = target.client_key_file
+        self._seen = self._stamp()
+
+    def changed(self) -> bool:
+        """Whether there is another one now than when this was last asked, and it was read."""
+        seen = self._stamp()
+        if seen == self._seen:
+            return False
+        try:
+            # The certificate is written last, after its key: what is read now belongs together.
+            with open(self._key_file, "rb") as file:
+                key = file.read()
+            with open(self._certificate_file, "rb") as file:
+                certificate = file.read()
+        except OSError as error:
+            logger.error("the client certificate cannot be read, the old one stays: %s", error)
+            return False
+        self._seen, self.key, self.certificate = seen, key, certificate
+        return True
+
+    def _stamp(self) -> tuple[int, int]:
+        if not self._certificate_file or not self._key_file:
+            return 0, 0
+        try:
+            status = os.stat(self._certificate_file)
+        except OSError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_ino
 
 
 class Token:
@@ -119,15 +171,22 @@ class Channel:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        dial: Callable[[], grpc.aio.Channel],
         where: str,
+        chance: Chance,
         token: Token | None = None,
+        certificate: Certificate | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
-        """`where`: how errors name the server."""
-        self._channel = channel
+        """`where`: how errors name the server. `dial` uses what `certificate` has."""
+        self._dial = dial
+        self._channel = dial()
+        # Those with former certificates: what goes over them goes on. Renewals are months apart.
+        self._former: list[grpc.aio.Channel] = []
         self._where = where
+        self._chance = chance
         self._token = token or Token()
+        self._certificate = certificate
         self._deadline_seconds = deadline_seconds
         self._cluster = ""
         self._seen = 0
@@ -146,7 +205,8 @@ class Channel:
 
     async def close(self) -> None:
         """Ends the connection and all that goes over it."""
-        await self._channel.close()
+        for one in (self._channel, *self._former):
+            await one.close()
 
     # Api.
 
@@ -183,6 +243,12 @@ class Channel:
 
     async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
         """Transactions. One alone raises its error; of several each result has its own."""
+        if not all(one.request_id for one in request.transactions):
+            whole = pb.CommitRequest()
+            whole.CopyFrom(request)
+            for one in whole.transactions:
+                one.request_id = one.request_id or self._chance.uid()
+            request = whole
         response: pb.CommitResponse = await self._ask(f"{_API}/Commit", request, pb.CommitResponse)
         for result in response.results:
             self._seen = max(self._seen, result.revision)
@@ -298,6 +364,9 @@ class Channel:
             raise failed
 
     def _method(self, kind: str, path: str, answer: type[Any]) -> Any:
+        if self._certificate is not None and self._certificate.changed():
+            self._former.append(self._channel)
+            self._channel, self._methods = self._dial(), {}
         found = self._methods.get(path)
         if found is None:
             make = getattr(self._channel, kind)

@@ -45,6 +45,9 @@ class Target:
     authority: bytes | None = None
     client_certificate: bytes | None = field(default=None, repr=False)
     client_key: bytes | None = field(default=None, repr=False)
+    # Read again from here when they are renewed.
+    client_certificate_file: str = ""
+    client_key_file: str = ""
     token: str = field(default="", repr=False)
     # Read again from here when it is renewed.
     token_file: str = ""
@@ -265,6 +268,8 @@ def _target(config: Config, name: str) -> Target:
         authority=_content(cluster, "certificate-authority", at_cluster),
         client_certificate=_content(user, "client-certificate", at_user),
         client_key=_content(user, "client-key", at_user),
+        client_certificate_file=_file(user, "client-certificate", at_user),
+        client_key_file=_file(user, "client-key", at_user),
         token=str(user.get("token") or ""),
         token_file=os.path.join(at_user, token_file) if token_file else "",
         server_name=str(cluster.get("tls-server-name") or ""),
@@ -295,6 +300,12 @@ def _content(entry: Mapping[str, Any], key: str, directory: str) -> bytes | None
             return file.read()
     except OSError as wrong:
         raise Unusable(f"{key}: {wrong}") from None
+
+
+def _file(entry: Mapping[str, Any], key: str, directory: str) -> str:
+    """The file that `key` names, unless `key`-data says it all."""
+    path = "" if entry.get(f"{key}-data") else str(entry.get(key) or "")
+    return os.path.join(directory, path) if path else ""
 
 
 def _within_pod(environ: Mapping[str, str]) -> Target | None:
