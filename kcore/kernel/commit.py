@@ -25,6 +25,9 @@ from kcore.wire.errors import ApiError, Reason, Violation, invalid
 
 TRANSACTION_OPERATIONS: Final = 512
 TRANSACTION_BYTES: Final = 3 << 20
+# What a transaction changes makes one revision, which is never split over messages to watchers, and
+# callers take messages of 4 MiB: with what stands around 1,000 objects it fits.
+REVISION_BYTES: Final = (4 << 20) - (128 << 10)
 
 FOREGROUND: Final = "foregroundDeletion"
 ORPHAN: Final = "orphan"
@@ -98,6 +101,9 @@ def evaluate(
             if len(transaction.operations) > 1:
                 error.metadata.setdefault("operation", str(ordinal))
             raise
+        if attempt.bytes > REVISION_BYTES:
+            said = f"the objects that a transaction changes weigh more than {REVISION_BYTES} bytes"
+            raise ApiError(Reason.EXHAUSTED, f"{said}: make several transactions of it")
     return Outcome(tuple(attempt.changes), tuple(results), attempt.draft)
 
 
@@ -144,6 +150,8 @@ class _Attempt:
         self._extra_ordinal = len(transaction.operations)
         self.draft = Draft(view, setting.schema)
         self.changes: list[Change] = []
+        # Of all changes' objects.
+        self.bytes = 0
 
     def guard(self, guard: pb.Guard) -> None:
         """Raises CONFLICT where the guard does not hold."""
@@ -508,6 +516,7 @@ class _Attempt:
         )
         self.draft.put(key, before, after)
         self.changes.append(Change(record, before, after))
+        self.bytes += len(body)
 
     def _stored(self, kind: Kind, key: Key) -> tuple[Stored, Any]:
         stored = self.draft.get(key)

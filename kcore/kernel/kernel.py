@@ -46,6 +46,8 @@ from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason, to_status
 
 MESSAGE_BYTES: Final = 4 << 20
+# Of an answer's objects and errors; what is said of each transaction besides fits into the rest.
+_ANSWER_BYTES: Final = 3 << 20
 # Limits of a batch: it shares one sync, and holds up the loop while it is evaluated. With the head
 # it is what an etcd takes at once that nobody has configured.
 _BATCH_OPERATIONS: Final = 127
@@ -53,6 +55,8 @@ _BATCH_BYTES: Final = 4 << 20
 # What may wait before callers are told to come back.
 _QUEUE_TRANSACTIONS: Final = 8192
 _QUEUE_BYTES: Final = 64 << 20
+# Of an error's message that does not fit into an answer.
+_CUT_LETTERS: Final = 100
 
 _REMEMBER_SECONDS: Final = 600.0
 _HOUSEKEEPING_SECONDS: Final = 30.0
@@ -268,6 +272,7 @@ class Kernel:
         """Transactions, in order. One alone raises its error; of several each has its own."""
         self._check_serving()
         response = pb.CommitResponse()
+        room = _ANSWER_BYTES if len(request.transactions) > 1 else MESSAGE_BYTES
         waiting = self._enqueue(request, actor)
         try:
             for one in waiting:
@@ -276,9 +281,14 @@ class Kernel:
                 except Exception as error:
                     if len(waiting) == 1:
                         raise
-                    response.results.add(error=to_status(_said(error)))
+                    status = to_status(_said(error))
+                    if status.ByteSize() > room:
+                        del status.details[1:]
+                        status.message = status.message[:_CUT_LETTERS]
+                    room -= status.ByteSize()
+                    response.results.add(error=status)
                 else:
-                    _answer(response.results.add(), answer, request.want)
+                    room = _answer(response.results.add(), answer, request.want, room)
         finally:
             # Where the caller has gone, what has not begun is left.
             for one in waiting:
@@ -611,15 +621,21 @@ class Kernel:
             self._queue.popleft().settle(error)
 
 
-def _answer(result: pb.TransactionResult, answer: _Answer, want: int) -> None:
-    """Writes an answer into a response."""
+def _answer(result: pb.TransactionResult, answer: _Answer, want: int, room: int) -> int:
+    """Writes an answer into a response that has so much room; returns what is left of it."""
     result.revision = answer.revision
     if want == pb.WANT_NOTHING:
-        return
+        return room
     for done in answer.results:
         added = result.operations.add(changed=done.changed, warnings=done.warnings)
-        if want == pb.WANT_OBJECTS:
+        if want != pb.WANT_OBJECTS:
+            continue
+        if len(done.body) <= room:
+            room -= len(done.body)
             added.object = done.body
+        else:
+            added.warnings.append("the object is left out: the answer would be too large; get it")
+    return room
 
 
 def _said(error: Exception) -> ApiError:

@@ -1384,7 +1384,8 @@ class OperationResult(betterproto2.Message):
 
     object: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-    The object as stored (as it was, for a deletion), if wanted.
+    The object as stored (as it was, for a deletion), if wanted and if the whole answer fits into a
+    message; a warning says where one was left out.
     """
 
     changed: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -1801,7 +1802,8 @@ default_message_pool.register_message("kcore.api.v1", "TerminalSize", TerminalSi
 @dataclass(eq=False, repr=False)
 class Transaction(betterproto2.Message):
     """
-    Operations that happen together or not at all.
+    Operations that happen together or not at all. What they change is one revision, so it must fit
+    into a message to watchers: RESOURCE_EXHAUSTED where the objects weigh more than 3.875 MiB.
     """
 
     request_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
