@@ -95,23 +95,24 @@ async def _apiserver(setup: "Setup") -> None:
         tokens=apiserver.owner(where.admin_token),
     )
     async with kernel.opened(store, kinds, admission.BY_KIND, clock, chance, codec=codec) as opened:
-        await _first(opened)
+        await _first(opened, setup)
         await apiserver.run(opened, listeners, clock, chance)
 
 
-async def _first(opened: "kernel.Kernel") -> None:
+async def _first(opened: "kernel.Kernel", setup: "Setup") -> None:
     """What every cluster has from the beginning."""
     from kcore_api.kcore.api.v1 import api_pb2 as pb
-    from kcore_api.kcore.core.v1 import pool_pb2
 
-    from kcore.boot import setup
-    from kcore.controllers import namespace
-    from kcore.network import run as network
-    from kcore.reconcile import transaction
+    from kcore.boot import certificates
+    from kcore.boot import setup as setups
+    from kcore.controllers import cluster, namespace
 
-    pods = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr=setup.CLUSTER_CIDR, block_size=24))
-    pods.metadata.name = network.POOL
-    steps = [*namespace.first(), transaction.create(pods)]
+    has = cluster.Cluster(
+        setups.CLUSTER_CIDR,
+        apiserver=next((one for one in certificates.machine_addresses() if "." in one), ""),
+        port=setup.port,
+    )
+    steps = [*namespace.first(), *cluster.first(has)]
     # What is there already is refused, and that is as well.
     await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
 

@@ -13,7 +13,7 @@ them: by attribute only. It must not know who writes, nor keep anything.
 from collections.abc import Callable
 from typing import Any
 
-from kcore.admission import namespace, pod, secret
+from kcore.admission import endpoint_slice, namespace, pod, secret, service
 from kcore.wire.errors import Violation
 
 Read = Callable[[str, str, str], Any]
@@ -23,4 +23,6 @@ BY_KIND: dict[str, Admit] = {
     "kcore.core.v1.Namespace": namespace.admit,
     "kcore.core.v1.Pod": pod.admit,
     "kcore.core.v1.Secret": secret.admit,
+    "kcore.core.v1.Service": service.admit,
+    "kcore.discovery.v1.EndpointSlice": endpoint_slice.admit,
 }

@@ -197,12 +197,12 @@ def _check_immutable(kind: Kind, new: Any, old: Any, changed: frozenset[str], fo
 
 
 def check_exclusive(kind: Kind, new: Any, old: Any) -> Iterator[Violation]:
-    """Changes by the main door of what only a subresource may write."""
+    """Changes by the main door of what only a subresource may write; `old` None: it is made."""
     for door in kind.subresources.values():
         if not door.exclusive:
             continue
         for at in door.paths:
-            before = [value for _, value in path.values(old, at)]
+            before = [value for _, value in path.values(old, at)] if old is not None else []
             if before != [value for _, value in path.values(new, at)]:
                 yield Violation(at.text, f"may only be changed through {kind.plural}/{door.name}")
 

@@ -112,6 +112,8 @@ def settle(
                 value = _draw(_values(schema, view, one.pool), view, one.pool, taken)
             taken.add((one.pool, value))
             _set(one.at.last, holds, value)
+        if one.also is not None:
+            _fill(message, one.at, one.also)
 
 
 def _applies(kind: Kind, one: Claim, message: Any) -> bool:
@@ -141,6 +143,15 @@ def _text(field: FieldDescriptor, holder: Any) -> str:
 def _set(field: FieldDescriptor, holder: Any, value: str) -> None:
     is_text = field.cpp_type == FieldDescriptor.CPPTYPE_STRING
     setattr(holder, field.name, value if is_text else int(value))
+
+
+def _fill(message: Any, at: path.Path, also: path.Path) -> None:
+    """Puts the value into the list beside it, where that is empty."""
+    held = [value for _, value in _held_values(message, at)]
+    for _, holder in path.holders(message, also, absent=bool(held)):
+        into = getattr(holder, also.last.name)
+        if not into:
+            into.extend(held)
 
 
 def _draw(values: Values, view: View, pool: str, taken: set[tuple[str, str]]) -> str:

@@ -341,8 +341,8 @@ class _Attempt:
         violations: list[Violation] = []
         if old is not None:
             _restore(new.metadata, old.metadata, owners=tracked)
-            if not through:
-                violations += admit.check_exclusive(kind, new, old)
+        if not through:
+            violations += admit.check_exclusive(kind, new, old)
         implied = self._admission.get(kind.name) if not through else None
         refused, changed = admit.complete(kind, new, old, implied, self._read)
         violations += refused

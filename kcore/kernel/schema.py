@@ -59,6 +59,8 @@ class Claim:
     pool: str
     when: cel.Expression | None
     given_only: bool
+    # A list that holds the same value and nothing else.
+    also: path.Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +355,7 @@ def _kind(
                 one.pool,
                 compile_one(one.when),
                 one.given_only,
+                path.compile_path(descriptor, one.also) if one.also else None,
             )
             for one in definition.claims
         ),

@@ -12,8 +12,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
-from kcore_api.kcore.core.v1 import pool_pb2
-from kcore_api.kcore.meta.v1 import meta_pb2
 
 from kcore import admission
 from kcore.apiserver import identity
@@ -21,12 +19,11 @@ from kcore.apiserver.session import Session
 from kcore.chance import Chance
 from kcore.client import kinds
 from kcore.clock import Clock
-from kcore.controllers import namespace
+from kcore.controllers import cluster, namespace
 from kcore.kernel import kernel as kernels
 from kcore.kernel import schema
 from kcore.kernel.record import Record
 from kcore.kernel.store.memory import MemoryStore
-from kcore.reconcile import transaction
 from kcore.sim.disk import Disk
 from kcore.sim.faults import Weather
 from kcore.tasks import Tasks
@@ -89,9 +86,7 @@ class Apiserver:
 
     async def ready(self) -> None:
         """Waits until it serves, and has what every cluster is set up with."""
-        blocks = pool_pb2.PoolSpec(cidr="10.244.0.0/16", block_size=24)
-        pool = pool_pb2.Pool(metadata=meta_pb2.ObjectMeta(name="pod-cidrs"), spec=blocks)
-        for wanted in (*namespace.first(), transaction.create(pool)):
+        for wanted in (*namespace.first(), *cluster.first(cluster.Cluster("10.244.0.0/16"))):
             request = pb.CommitRequest(transactions=[wanted])
             while True:
                 await self._up.wait()

@@ -35,6 +35,7 @@ from kcore_api.kcore.core.v1 import pod_spec_pb2 as pod_spec
 from kcore_api.kcore.core.v1 import pool_pb2 as pool
 from kcore_api.kcore.core.v1 import secret_pb2 as secret
 from kcore_api.kcore.core.v1 import service_account_pb2 as service_account
+from kcore_api.kcore.core.v1 import service_pb2 as service
 from kcore_api.kcore.core.v1 import volume_pb2 as volume
 from kcore_api.kcore.meta.v1 import meta_pb2 as meta
 from kcore_api.kcore.meta.v1 import options_pb2
@@ -173,6 +174,7 @@ def test_every_path_of_a_kind_leads_somewhere(name: str) -> None:
     assert kind is not None
     selectable = [path.rpartition("=")[2] for path in kind.selectable]
     paths = [*selectable, *(one.path for one in kind.claims)]
+    paths += [one.also for one in kind.claims if one.also]
     for frozen in kind.immutable:
         paths += [frozen.path, *(f"{frozen.path}.{one}" for one in getattr(frozen, "except"))]
     paths += [path for door in kind.subresources for path in door.paths]
@@ -236,7 +238,10 @@ def test_a_default_is_itself_allowed(name: str) -> None:
         if not said.default or field.message_type is not None:
             continue
         found = value(message, said.default)
-        assert not said.enum or found in said.enum, field.full_name
+        if found is None:
+            continue
+        for one in found if field.is_repeated else (found,):
+            assert not said.enum or one in said.enum, field.full_name
         if said.HasField("min"):
             assert found >= said.min, field.full_name
         if said.HasField("max"):
@@ -251,13 +256,17 @@ def filled(message: Message) -> Message:
     for field in message.DESCRIPTOR.fields:
         said = field_of(field)
         if said.default:
-            absent = not message.HasField(field.name)
+            absent = not (
+                getattr(message, field.name) if field.is_repeated else message.HasField(field.name)
+            )
             if said.zero_absent and not absent:
                 absent = not getattr(message, field.name)
             if absent:
                 found = value(message, said.default)
                 if isinstance(found, Message):
                     getattr(message, field.name).CopyFrom(found)
+                elif field.is_repeated:
+                    getattr(message, field.name).extend(found or ())
                 elif found is not None:
                     setattr(message, field.name, found)
     for _, below in _below(message):
@@ -624,6 +633,37 @@ BAD: list[tuple[Any, str, str, str]] = [
     (pool.PoolSpec, "first: 5 last: 4", "last", "must not be less than first"),
     (pool.PoolSpec, "cidr: '10.0.0.0/16' block_size: 8",
      "blockSize", "only with cidr, and not shorter than its prefix"),
+    # services
+    (service.ServiceSpec, "type: 'ClusterIP'",
+     "ports", "needed, but by headless and ExternalName services"),
+    (service.ServiceSpec, "ports { port: 1 } ports { name: 'b' port: 2 }",
+     "ports", "where there are several, each needs a name, and no two the same"),
+    (service.ServiceSpec, "ports { name: 'b' port: 1 } ports { name: 'b' port: 2 }",
+     "ports", "where there are several, each needs a name, and no two the same"),
+    (service.ServiceSpec,
+     "ports { name: 'a' port: 1 protocol: 'TCP' } ports { name: 'b' port: 1 protocol: 'TCP' }",
+     "ports", "no two of the same port and protocol"),
+    (service.ServiceSpec,
+     "ports { port: 1 node_port: 30000 } ports { port: 2 node_port: 30000 }",
+     "ports", "no two of the same nodePort and protocol"),
+    (service.ServiceSpec, "type: 'ClusterIP' ports { port: 1 node_port: 30000 }",
+     "ports", "nodePort: only services of type NodePort or LoadBalancer have one"),
+    (service.ServiceSpec, "type: 'ExternalName' external_name: 'a' cluster_ip: 'None'",
+     "clusterIP", "must be absent from a service of type ExternalName"),
+    (service.ServiceSpec, "type: 'NodePort' cluster_ip: 'None'",
+     "clusterIP", "only services of type ClusterIP may be headless (None)"),
+    (service.ServiceSpec, "cluster_ip: '10.96.0.7' cluster_ips: '10.96.0.8'",
+     "clusterIPs", "must be clusterIP alone: there is one family of addresses"),
+    (service.ServiceSpec, "type: 'ExternalName'",
+     "externalName", "needed by type ExternalName"),
+    (service.ServiceSpec, "session_affinity: 'None' session_affinity_config {}",
+     "sessionAffinityConfig", "only with sessionAffinity ClientIP"),
+    (service.ServiceSpec, "type: 'ClusterIP' external_traffic_policy: 'Local'",
+     "externalTrafficPolicy", "only where there are node ports or external addresses"),
+    (service.ServiceSpec, "ip_families: 'IPv6'",
+     "ipFamilies", "pods have IPv4 addresses only"),
+    (service.ServiceSpec, "ip_family_policy: 'RequireDualStack'",
+     "ipFamilyPolicy", "RequireDualStack: pods have IPv4 addresses only"),
     (meta.LabelSelectorRequirement, "key: 'a' operator: 'In'",
      "values", "In and NotIn need some, Exists and DoesNotExist none"),
     (meta.LabelSelectorRequirement, "key: 'a' operator: 'Exists' values: 'x'",

@@ -111,16 +111,18 @@ class Immutable(_message.Message):
     def __init__(self, path: _Optional[str] = ..., when: _Optional[str] = ..., from_creation: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class Claim(_message.Message):
-    __slots__ = ("path", "pool", "when", "given_only")
+    __slots__ = ("path", "pool", "when", "given_only", "also")
     PATH_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     WHEN_FIELD_NUMBER: _ClassVar[int]
     GIVEN_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ALSO_FIELD_NUMBER: _ClassVar[int]
     path: str
     pool: str
     when: str
     given_only: bool
-    def __init__(self, path: _Optional[str] = ..., pool: _Optional[str] = ..., when: _Optional[str] = ..., given_only: _Optional[bool] = ...) -> None: ...
+    also: str
+    def __init__(self, path: _Optional[str] = ..., pool: _Optional[str] = ..., when: _Optional[str] = ..., given_only: _Optional[bool] = ..., also: _Optional[str] = ...) -> None: ...
 
 class Subresource(_message.Message):
     __slots__ = ("name", "paths", "exclusive")

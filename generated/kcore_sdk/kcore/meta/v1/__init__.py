@@ -95,6 +95,12 @@ class Claim(betterproto2.Message):
     Set: a missing value stays missing, a given one is still unique and inside the pool.
     """
 
+    also: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    JSON path of a list that holds the same value, and nothing else: "spec.clusterIPs". Filled in
+    where the writer leaves it empty.
+    """
+
 
 default_message_pool.register_message("kcore.meta.v1", "Claim", Claim)
 
