@@ -6,7 +6,7 @@ Each is a pure function from a view of the objects to transactions; reconcile/ g
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.controllers import deployment, garbage, namespace, orphan, replicaset
+from kcore.controllers import deployment, endpoints, garbage, namespace, orphan, replicaset
 from kcore.reconcile import loop
 from kcore.reconcile.controller import Controller
 from kcore.wire.api import Api
@@ -18,6 +18,7 @@ def every(root_certificate: str = "") -> list[Controller]:
         namespace.controller(root_certificate),
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
+        endpoints.CONTROLLER,
         orphan.CONTROLLER,
         garbage.CONTROLLER,
     ]

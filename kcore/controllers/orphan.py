@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 
+from kcore.controllers import pod
 from kcore.reconcile import transaction
 from kcore.reconcile.controller import NOTHING, Controller, Key, Result
 from kcore.reconcile.view import View
@@ -55,16 +56,10 @@ def _its_pods(view: View, old: Node | None, new: Node | None) -> Iterable[Key]:
         yield (each.metadata.namespace, each.metadata.name)
 
 
-def _node(each: Pod) -> Iterable[str]:
-    """Index: pods by their node's name."""
-    if each.spec.node_name:
-        yield each.spec.node_name
-
-
 CONTROLLER = Controller(
     name="pod-garbage-collector",
     reads={Pod: _if_orphaned, Node: _its_pods},
     writes=(Pod.DESCRIPTOR.full_name,),
     reconcile=reconcile,
-    indexes={Pod: {"node": _node}},
+    indexes={Pod: {"node": pod.node}},
 )

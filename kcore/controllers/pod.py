@@ -3,6 +3,7 @@
 Pods are counted by their status, which their kubelet writes: condition Ready. Pure.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kcore_api.kcore.core.v1 import pod_pb2
@@ -53,3 +54,9 @@ def ready_since(pod: pod_pb2.Pod) -> float | None:
 def restarts(pod: pod_pb2.Pod) -> int:
     """How often the container that restarted most has."""
     return max((each.restart_count for each in pod.status.container_statuses), default=0)
+
+
+def node(pod: pod_pb2.Pod) -> Iterable[str]:
+    """Index: pods by their node's name."""
+    if pod.spec.node_name:
+        yield pod.spec.node_name

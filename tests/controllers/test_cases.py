@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kcore.client import document, yaml_writer
-from kcore.controllers import deployment, garbage, namespace, orphan, replicaset
+from kcore.controllers import deployment, endpoints, garbage, namespace, orphan, replicaset
 from kcore.reconcile.controller import Controller, Key
 from kcore.reconcile.view import Name
 from tests.controllers import world
@@ -23,6 +23,7 @@ CASES = pathlib.Path(__file__).parents[1] / "cases"
 CONTROLLERS: dict[str, Controller] = {
     "deployment": deployment.CONTROLLER,
     "replicaset": replicaset.CONTROLLER,
+    "endpoints": endpoints.CONTROLLER,
     "garbage": garbage.CONTROLLER,
     "namespace": namespace.controller("CA"),
     "orphan": orphan.CONTROLLER,

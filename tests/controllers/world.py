@@ -22,7 +22,9 @@ from kcore_api.kcore.core.v1 import (
     pod_pb2,
     secret_pb2,
     service_account_pb2,
+    service_pb2,
 )
+from kcore_api.kcore.discovery.v1 import endpoint_slice_pb2
 
 from kcore.chance import Chance
 from kcore.client import codec
@@ -36,6 +38,7 @@ CLASSES: dict[str, type[Message]] = {
     for kind in (
         config_map_pb2.ConfigMap,
         deployment_pb2.Deployment,
+        endpoint_slice_pb2.EndpointSlice,
         event_pb2.Event,
         lease_pb2.Lease,
         namespace_pb2.Namespace,
@@ -44,6 +47,7 @@ CLASSES: dict[str, type[Message]] = {
         replica_set_pb2.ReplicaSet,
         secret_pb2.Secret,
         service_account_pb2.ServiceAccount,
+        service_pb2.Service,
     )
 }
 CLUSTER = ("Namespace", "Node")
