@@ -7,14 +7,15 @@ It must not know any node.
 
 import functools
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kcore_api.kcore.core.v1 import affinity_pb2, container_pb2, pod_pb2, pod_spec_pb2
+from kcore_api.kcore.core.v1 import container_pb2, pod_pb2, pod_spec_pb2
 from kcore_api.kcore.meta.v1 import meta_pb2
 
-from kcore.wire import quantity
+from kcore.wire import placement, quantity
+from kcore.wire.placement import Term, Toleration
 
 CPU, MEMORY, EPHEMERAL, PODS = "cpu", "memory", "ephemeral-storage", "pods"
 
@@ -32,30 +33,6 @@ class Port(NamedTuple):
     number: int
     # "" for every address.
     address: str
-
-
-class Requirement(NamedTuple):
-    """One condition on one label, or on the node's name."""
-
-    key: str
-    operator: str
-    values: tuple[str, ...]
-
-
-class Term(NamedTuple):
-    """Conditions that must all hold; with none at all it matches no node."""
-
-    labels: tuple[Requirement, ...]
-    fields: tuple[Requirement, ...]
-
-
-class Toleration(NamedTuple):
-    """Taints that the pod can live with; "" for every key, every effect."""
-
-    key: str
-    exists: bool
-    value: str
-    effect: str
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -138,19 +115,14 @@ def _keep(container: container_pb2.Container, kept: container_pb2.Container) -> 
 def _read(spec: pod_spec_pb2.PodSpec) -> Demand:
     request = effective(spec, {})
     scored = effective(spec, UNASKED)
-    terms = None
-    if spec.affinity.node_affinity.HasField("required_during_scheduling_ignored_during_execution"):
-        required = spec.affinity.node_affinity.required_during_scheduling_ignored_during_execution
-        terms = tuple(_term(term) for term in required.node_selector_terms)
+    where = placement.of(spec)
     return Demand(
         request=tuple(sorted((name, most) for name, most in request.items() if most)),
         score_cpu=scored.get(CPU, 0),
         score_memory=scored.get(MEMORY, 0),
-        labels=tuple(sorted(spec.node_selector.items())),
-        terms=terms,
-        tolerations=tuple(
-            Toleration(t.key, t.operator == "Exists", t.value, t.effect) for t in spec.tolerations
-        ),
+        labels=where.labels,
+        terms=where.terms,
+        tolerations=where.tolerations,
         ports=_ports(spec),
         asks=bool(request.get(CPU) or request.get(MEMORY)),
     )
@@ -204,13 +176,3 @@ def _ports(spec: pod_spec_pb2.PodSpec) -> tuple[Port, ...]:
                 address = "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip
                 found.add(Port(port.protocol or "TCP", number, address))
     return tuple(sorted(found))
-
-
-def _term(term: affinity_pb2.NodeSelectorTerm) -> Term:
-    return Term(_requirements(term.match_expressions), _requirements(term.match_fields))
-
-
-def _requirements(
-    expressions: Iterable[affinity_pb2.NodeSelectorRequirement],
-) -> tuple[Requirement, ...]:
-    return tuple(Requirement(e.key, e.operator, tuple(e.values)) for e in expressions)

@@ -5,7 +5,7 @@
 little. `explain` makes the sentence that people read out of the reasons of all nodes. Pure.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kcore.scheduler import demand
-from kcore.scheduler.demand import Demand, Requirement, Term
-from kcore.scheduler.node import Facts, Taint
+from kcore.scheduler.demand import Demand
+from kcore.scheduler.node import Facts
+from kcore.wire import placement
+from kcore.wire.placement import Taint
 
 Amounts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -57,79 +59,19 @@ def untolerated(taint: Taint) -> Reason:
 
 def refusal(asked: Demand, node: Facts) -> Reason | None:
     """Why the node is out of the question whoever else runs there; None: it is not."""
-    if node.unschedulable and not tolerated(asked, _CORDON):
+    if node.unschedulable and not placement.tolerated(asked.tolerations, _CORDON):
         return CORDONED
     for taint in node.taints:
-        if not tolerated(asked, taint):
+        if not placement.tolerated(asked.tolerations, taint):
             return untolerated(taint)
-    return None if selected(asked, node) else UNSELECTED
+    if not placement.selected(asked.labels, asked.terms, node.name, node.labels):
+        return UNSELECTED
+    return None
 
 
 def intolerable(asked: Demand, node: Facts) -> int:
     """How many pieces of the node's advice against pods this one would disregard."""
-    return sum(not tolerated(asked, taint) for taint in node.advice)
-
-
-def tolerated(asked: Demand, taint: Taint) -> bool:
-    """Whether one of the pod's tolerations covers the taint."""
-    return any(
-        toleration.effect in ("", taint.effect)
-        and (toleration.key == taint.key or (not toleration.key and toleration.exists))
-        and (toleration.exists or toleration.value == taint.value)
-        for toleration in asked.tolerations
-    )
-
-
-def selected(asked: Demand, node: Facts) -> bool:
-    """Whether nodeSelector and required node affinity both match."""
-    for key, value in asked.labels:
-        if node.labels.get(key) != value:
-            return False
-    return asked.terms is None or any(_matches(term, node) for term in asked.terms)
-
-
-def _matches(term: Term, node: Facts) -> bool:
-    if not term.labels and not term.fields:
-        return False
-    name = {"metadata.name": node.name}
-    return all(_holds(r, node.labels) for r in term.labels) and all(
-        _holds(r, name) for r in term.fields
-    )
-
-
-def _holds(requirement: Requirement, values: Mapping[str, str]) -> bool:
-    check = _OPERATORS.get(requirement.operator)
-    return check is not None and check(values.get(requirement.key), requirement.values)
-
-
-def _greater(value: str | None, bounds: tuple[str, ...]) -> bool:
-    return _numbers(value, bounds, lambda number, bound: number > bound)
-
-
-def _less(value: str | None, bounds: tuple[str, ...]) -> bool:
-    return _numbers(value, bounds, lambda number, bound: number < bound)
-
-
-def _numbers(
-    value: str | None, bounds: tuple[str, ...], compare: Callable[[int, int], bool]
-) -> bool:
-    if value is None or len(bounds) != 1:
-        return False
-    try:
-        return compare(int(value), int(bounds[0]))
-    except ValueError:
-        return False
-
-
-# A label that is not there differs from every value.
-_OPERATORS: Mapping[str, Callable[[str | None, tuple[str, ...]], bool]] = {
-    "In": lambda value, values: value in values,
-    "NotIn": lambda value, values: value not in values,
-    "Exists": lambda value, values: value is not None,
-    "DoesNotExist": lambda value, values: value is None,
-    "Gt": _greater,
-    "Lt": _less,
-}
+    return sum(not placement.tolerated(asked.tolerations, taint) for taint in node.advice)
 
 
 def room(request: Amounts, free: Amounts) -> Mask:

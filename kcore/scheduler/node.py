@@ -2,19 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from kcore_api.kcore.core.v1 import node_pb2
 
 from kcore.scheduler import demand
-
-
-class Taint(NamedTuple):
-    """Keeps pods away that do not tolerate it."""
-
-    key: str
-    value: str
-    effect: str
+from kcore.wire import placement
+from kcore.wire.placement import Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +25,12 @@ class Facts:
 
 def of(node: node_pb2.Node) -> Facts:
     """What there is to know of the node."""
-    taints = [Taint(taint.key, taint.value, taint.effect) for taint in node.spec.taints]
+    taints = placement.taints(node.spec)
     return Facts(
         name=node.metadata.name,
         labels=dict(node.metadata.labels),
-        taints=tuple(taint for taint in taints if taint.effect in ("NoSchedule", "NoExecute")),
-        advice=tuple(taint for taint in taints if taint.effect == "PreferNoSchedule"),
+        taints=tuple(taint for taint in taints if taint.effect != placement.PREFER_NO_SCHEDULE),
+        advice=tuple(taint for taint in taints if taint.effect == placement.PREFER_NO_SCHEDULE),
         unschedulable=node.spec.unschedulable,
         # Whoever tells only the capacity reserves nothing.
         allocatable=demand.amounts(node.status.allocatable or node.status.capacity),
