@@ -6,7 +6,16 @@ Each is a pure function from a view of the objects to transactions; reconcile/ g
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.controllers import deployment, endpoints, garbage, namespace, orphan, replicaset
+from kcore.controllers import (
+    daemonset,
+    deployment,
+    endpoints,
+    garbage,
+    namespace,
+    orphan,
+    replicaset,
+    statefulset,
+)
 from kcore.reconcile import loop
 from kcore.reconcile.controller import Controller
 from kcore.wire.api import Api
@@ -19,6 +28,8 @@ def every(root_certificate: str = "") -> list[Controller]:
         deployment.CONTROLLER,
         replicaset.CONTROLLER,
         endpoints.CONTROLLER,
+        statefulset.CONTROLLER,
+        daemonset.CONTROLLER,
         orphan.CONTROLLER,
         garbage.CONTROLLER,
     ]

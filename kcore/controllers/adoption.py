@@ -5,7 +5,7 @@ of its own whose labels do not match any more. One that is being deleted takes n
 Pure; the same for every kind of owner and child.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -66,8 +66,17 @@ def orphan(obj: Message) -> Iterable[str]:
         yield meta.namespace
 
 
-def claim(view: View, parent: Message, matching: LabelSelector, kind: type[C]) -> Claimed[C]:
-    """Adopts objects of `kind` that nobody manages (index "orphan"), releases owned ones."""
+def claim(
+    view: View,
+    parent: Message,
+    matching: LabelSelector,
+    kind: type[C],
+    fits: Callable[[C], bool] = lambda _: True,
+) -> Claimed[C]:
+    """Adopts objects of `kind` that nobody manages (index "orphan"), releases owned ones.
+
+    It takes only those that `fits` allows.
+    """
     meta = owner.metadata(parent)
     deleting = meta.HasField("deletion_timestamp")
     children: list[C] = []
@@ -83,7 +92,7 @@ def claim(view: View, parent: Message, matching: LabelSelector, kind: type[C]) -
             wanted.append(_owners(child, [each for each in others if each.uid != meta.uid]))
     for child in () if deleting else view.list(kind, index=("orphan", meta.namespace)):
         facts = view.fact(_facts, child)
-        if not facts.deleting and matching.matches(facts.labels):
+        if not facts.deleting and matching.matches(facts.labels) and fits(child):
             others = owner.metadata(child).owner_references
             owners = [each for each in others if each.uid != meta.uid]
             alive = transaction.same(transaction.ref(parent), meta)

@@ -5,8 +5,13 @@ Pods are counted by their status, which their kubelet writes: condition Ready. P
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import pod_pb2
+
+from kcore.reconcile import transaction
+from kcore.reconcile.view import View
 
 OVER = ("Succeeded", "Failed")
 
@@ -60,3 +65,23 @@ def node(pod: pod_pb2.Pod) -> Iterable[str]:
     """Index: pods by their node's name."""
     if pod.spec.node_name:
         yield pod.spec.node_name
+
+
+def next_available(
+    view: View, pods: Iterable[pod_pb2.Pod], min_ready_seconds: int, now: float
+) -> float | None:
+    """When the next of them will have been ready for so long."""
+    if not min_ready_seconds:
+        return None
+    since = (view.fact(facts, each).ready_since for each in pods)
+    times = (moment + min_ready_seconds for moment in since if moment is not None)
+    return min((moment for moment in times if moment > now), default=None)
+
+
+def still_wanted(live: Any) -> list[pb.Guard]:
+    """Guards for what is done to make pods as many as a set asks for: it still asks for so many."""
+    target = transaction.ref(live)
+    guards = transaction.same(target, live.metadata)
+    if live.spec.HasField("replicas"):
+        guards.append(transaction.field_is(target, "spec.replicas", live.spec.replicas))
+    return guards

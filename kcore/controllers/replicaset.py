@@ -59,19 +59,23 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     if not live.metadata.HasField("deletion_timestamp"):
         if len(active) < wanted:
             for fresh in _fresh(view, live, min(wanted - len(active), _MOST_AT_ONCE)):
-                asked = transaction.create(fresh, guards=_still_wanted(live))
+                asked = transaction.create(fresh, guards=pod.still_wanted(live))
                 transactions.append(asked)
                 events += _said(live, "Create", "Creat", fresh.metadata.name, asked)
         elif len(active) > wanted:
             surplus = min(len(active) - wanted, _MOST_AT_ONCE)
             for doomed in ranked(active, siblings(view, live))[:surplus]:
-                asked = transaction.delete(doomed, guards=_still_wanted(live))
+                asked = transaction.delete(doomed, guards=pod.still_wanted(live))
                 transactions.append(asked)
                 events += _said(live, "Delete", "Delet", doomed.metadata.name, asked)
     status = _status(view, key, live, active, now)
     if status != live.status:
         transactions.append(transaction.status(live, status))
-    return Result(tuple(transactions), _next_available(view, live, active, now), tuple(events))
+    return Result(
+        tuple(transactions),
+        pod.next_available(view, active, live.spec.min_ready_seconds, now),
+        tuple(events),
+    )
 
 
 def replicas(live: ReplicaSet) -> int:
@@ -151,14 +155,6 @@ def _fresh(view: View, live: ReplicaSet, count: int) -> list[Pod]:
     return found
 
 
-def _still_wanted(live: ReplicaSet) -> list[pb.Guard]:
-    target = transaction.ref(live)
-    guards = transaction.same(target, live.metadata)
-    if live.spec.HasField("replicas"):
-        guards.append(transaction.field_is(target, "spec.replicas", live.spec.replicas))
-    return guards
-
-
 def _said(
     live: ReplicaSet, done: str, stem: str, of: str, asked: pb.Transaction
 ) -> tuple[Said, Said]:
@@ -216,17 +212,6 @@ def _failure(
         message=str(errors[0]),
         last_transition_time=meta_pb2.Time(seconds=int(now)),
     )
-
-
-def _next_available(
-    view: View, live: ReplicaSet, active: Sequence[Pod], now: float
-) -> float | None:
-    """When the next pod will have been ready for long enough."""
-    least = live.spec.min_ready_seconds
-    if not least:
-        return None
-    since = [view.fact(pod.facts, each).ready_since for each in active]
-    return min((s + least for s in since if s is not None and s + least > now), default=None)
 
 
 def _labels(each: Pod) -> dict[str, str]:

@@ -12,19 +12,28 @@ from typing import Any
 
 from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
-from kcore_api.kcore.apps.v1 import deployment_pb2, replica_set_pb2
+from kcore_api.kcore.apps.v1 import (
+    controller_revision_pb2,
+    daemon_set_pb2,
+    deployment_pb2,
+    replica_set_pb2,
+    stateful_set_pb2,
+)
+from kcore_api.kcore.batch.v1 import cron_job_pb2, job_pb2
 from kcore_api.kcore.coordination.v1 import lease_pb2
 from kcore_api.kcore.core.v1 import (
     config_map_pb2,
     event_pb2,
     namespace_pb2,
     node_pb2,
+    persistent_volume_claim_pb2,
     pod_pb2,
     secret_pb2,
     service_account_pb2,
     service_pb2,
 )
 from kcore_api.kcore.discovery.v1 import endpoint_slice_pb2
+from kcore_api.kcore.policy.v1 import pod_disruption_budget_pb2
 
 from kcore.chance import Chance
 from kcore.client import codec
@@ -37,17 +46,24 @@ CLASSES: dict[str, type[Message]] = {
     kind.DESCRIPTOR.full_name: kind
     for kind in (
         config_map_pb2.ConfigMap,
+        controller_revision_pb2.ControllerRevision,
+        cron_job_pb2.CronJob,
+        daemon_set_pb2.DaemonSet,
         deployment_pb2.Deployment,
         endpoint_slice_pb2.EndpointSlice,
         event_pb2.Event,
+        job_pb2.Job,
         lease_pb2.Lease,
         namespace_pb2.Namespace,
         node_pb2.Node,
+        persistent_volume_claim_pb2.PersistentVolumeClaim,
+        pod_disruption_budget_pb2.PodDisruptionBudget,
         pod_pb2.Pod,
         replica_set_pb2.ReplicaSet,
         secret_pb2.Secret,
         service_account_pb2.ServiceAccount,
         service_pb2.Service,
+        stateful_set_pb2.StatefulSet,
     )
 }
 CLUSTER = ("Namespace", "Node")
