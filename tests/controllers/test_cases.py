@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from kcore.client import document, yaml_writer
-from kcore.controllers import deployment, endpoints, garbage, namespace, orphan, replicaset
+from kcore.controllers import (
+    daemonset,
+    deployment,
+    endpoints,
+    garbage,
+    namespace,
+    orphan,
+    replicaset,
+    statefulset,
+)
 from kcore.reconcile.controller import Controller, Key
 from kcore.reconcile.view import Name
 from tests.controllers import world
@@ -23,6 +32,8 @@ CASES = pathlib.Path(__file__).parents[1] / "cases"
 CONTROLLERS: dict[str, Controller] = {
     "deployment": deployment.CONTROLLER,
     "replicaset": replicaset.CONTROLLER,
+    "statefulset": statefulset.CONTROLLER,
+    "daemonset": daemonset.CONTROLLER,
     "endpoints": endpoints.CONTROLLER,
     "garbage": garbage.CONTROLLER,
     "namespace": namespace.controller("CA"),
