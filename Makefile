@@ -26,10 +26,11 @@ down: ## take it away without a trace
 
 test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
 	@$(MAKE) --no-print-directory lint breaking
-	@KCORE_STORMS=50 $(VENV)/bin/pytest -q tests
+	@KCORE_THOROUGH=1 $(VENV)/bin/pytest -q -n 2 --dist worksteal -m "not cluster" tests
+	@$(VENV)/bin/pytest -q -m cluster tests
 
 test-fast: setup ## the tests that need neither root nor containers
-	@$(VENV)/bin/pytest -q -m "not cluster" tests
+	@$(VENV)/bin/pytest -q -n 2 --dist worksteal -m "not cluster" tests
 
 test-cluster: root packages setup ## the tests on real containers
 	@$(VENV)/bin/pytest -q -m cluster tests

@@ -1,22 +1,23 @@
 """Fixtures that several folders share, and the mark of the tests that need a real machine.
 
 Properties are tried with the same examples ever again in CI, with new ones elsewhere; how long an
-example takes is nobody's business on a machine that others use.
+example takes is nobody's business on a machine that others use. How many: tests/budget.py.
 """
 
-import os
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from tests import budget
 from tests.machine import machine, space
 
 __all__ = ["machine", "space"]
 
-hypothesis.settings.register_profile("new", deadline=None)
-hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("same" if os.environ.get("CI") else "new")
+hypothesis.settings.register_profile(
+    "kcore", deadline=None, derandomize=budget.CI, max_examples=budget.examples(100)
+)
+hypothesis.settings.load_profile("kcore")
 
 CLUSTER = Path(__file__).parent / "cluster"
 

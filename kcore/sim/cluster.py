@@ -262,7 +262,7 @@ class Cluster:
         """All must come to be as the user wants it, and then nothing may happen any more."""
         ends = self.clock.monotonic() + SETTLE_SECONDS
         # What is broken already need not come to rest, too.
-        while not self._invariants.broken:
+        while not self._wrong():
             await self.clock.sleep(_LOOK_SECONDS)
             open_ = [*self.story.unsettled(), *self._left_over()]
             now = self.clock.monotonic()
@@ -288,16 +288,9 @@ class Cluster:
 
     def report(self, *more: str) -> Report:
         """What has come of it so far; `more` is broken besides."""
-        broken = [*more, *self._invariants.broken]
-        broken += [f"watch: {what}" for what in self._audit.broken]
-        for component in self.components.values():
-            broken += component.failures
-        broken += self.server.failures
-        broken += [] if self._story is None else self._story.complaints
-        broken += self._broken
         return Report(
             seed=self.setting.seed,
-            broken=broken,
+            broken=[*more, *self._wrong()],
             digest=self.transcript.digest(),
             transcript=tuple(self.transcript.lines()),
             revisions=self.world.revision,
@@ -307,6 +300,15 @@ class Cluster:
         )
 
     # Seeing.
+
+    def _wrong(self) -> list[str]:
+        wrong = list(self._invariants.broken)
+        wrong += [f"watch: {what}" for what in self._audit.broken]
+        for component in self.components.values():
+            wrong += component.failures
+        wrong += self.server.failures
+        wrong += [] if self._story is None else self._story.complaints
+        return wrong + self._broken
 
     def _wrote(self, records: Sequence[Record]) -> None:
         """Something reached the disk."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kcore.client import codec, document, kinds, yaml_writer
 from kcore.wire.errors import ApiError, Reason
+from tests import budget
 from tests.client.messages import messages
 
 KINDS = kinds.built_in()
@@ -23,7 +24,7 @@ def plain_of(kind: str, plain: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(data=st.data())
 def test_every_message_comes_back(name: str, data: st.DataObject) -> None:
     kind = KINDS[name]
@@ -41,7 +42,7 @@ def test_every_message_comes_back(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcore.client import document
+from tests import budget
 
 
 def plain(text: str) -> Any:
@@ -167,7 +168,7 @@ def test_excerpts() -> None:
     assert line[caret.index("^") :].startswith("150")
 
 
-@settings(max_examples=300)
+@settings(max_examples=budget.examples(300))
 @given(st.text(max_size=60) | st.text("ab:-{}[]&*!|>'\"#%@,? \n\t0<", max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for read in document.read(text, "x.yaml"):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.controllers import deployment, pod, replicaset, rollout
+from tests import budget
 from tests.controllers import plant
 from tests.controllers.plant import Deployment, Pod, ReplicaSet
 from tests.controllers.world import World
@@ -331,7 +332,7 @@ def play(here: World, what: str, number: int) -> None:
                 here.change(each)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=budget.examples(40), deadline=None)
 @given(stories(), amount, amount, st.integers(0, 10))
 def test_it_always_ends_as_it_should(
     story: list[tuple[str, int]], surge: int | str, unavailable: int | str, replicas: int
@@ -362,7 +363,7 @@ def test_it_always_ends_as_it_should(
                 assert not here.ask(index, key).transactions
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=budget.examples(40), deadline=None)
 @given(
     st.integers(1, 12),
     amount,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kcore.kernel import apply, fieldset
 from kcore.kernel.layout import layout_of
 from kcore.wire.errors import ApiError, Reason
+from tests import budget
 from tests.kernel import things
 
 
@@ -462,7 +463,7 @@ def canonical(plain: Any) -> Any:
     return [canonical(one) for one in plain] if isinstance(plain, list) else plain
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=budget.examples(200))
 @given(SPECS, SPECS)
 def test_of_one_manager_the_last_apply_is_what_is_there(
     first: dict[str, Any], second: dict[str, Any]
@@ -474,7 +475,7 @@ def test_of_one_manager_the_last_apply_is_what_is_there(
     assert applied(new, second, time=3.0) == new
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=budget.examples(200))
 @given(SPECS, SPECS, SPECS)
 def test_of_two_managers_each_leaves_the_others_fields(
     theirs: dict[str, Any], first: dict[str, Any], second: dict[str, Any]
@@ -496,7 +497,7 @@ def test_of_two_managers_each_leaves_the_others_fields(
     assert not left, "what nobody owns was left behind"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=budget.examples(200))
 @given(SPECS, SPECS)
 def test_without_force_nothing_of_another_manager_changes(
     theirs: dict[str, Any], mine: dict[str, Any]
@@ -514,7 +515,7 @@ def test_without_force_nothing_of_another_manager_changes(
     assert not removed
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=budget.examples(200))
 @given(SPECS, SPECS)
 def test_a_write_owns_just_what_it_changed(first: dict[str, Any], second: dict[str, Any]) -> None:
     live = updated(None, first, "a")

@@ -15,6 +15,7 @@ from kcore.kernel import feed as feeds
 from kcore.kernel import frame
 from kcore.kernel.record import Key
 from kcore.wire.errors import ApiError, Reason
+from tests import budget
 from tests.kernel import things, watch_validators
 from tests.kernel.things import KIND, PlainLog, thing
 
@@ -522,7 +523,7 @@ class World:
 
 @pytest.mark.parametrize("keeps_up", [True, False])
 @pytest.mark.parametrize("recent", [0, 3, 4096])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(steps=st.lists(_STEP, max_size=40))
 def test_the_nine_validators(keeps_up: bool, recent: int, steps: list[Any]) -> None:
     limits = feeds.Limits(

@@ -22,6 +22,7 @@ from kcore.kernel.store import Full, Opened, Refused, Store
 from kcore.kernel.store.memory import MemoryStore
 from kcore.kernel.store.sqlite import SqliteStore
 from kcore.wire.errors import ApiError, Reason
+from tests import budget
 from tests.kernel import world as worlds
 from tests.kernel.test_commit import pool
 from tests.kernel.world import (
@@ -437,7 +438,7 @@ async def _each(w: World, steps: Sequence[pb.Transaction]) -> Iterator[bool]:
     return iter(accepted)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(st.lists(transactions, max_size=25))
 def test_replaying_the_log_gives_the_state(steps: list[pb.Transaction]) -> None:
     async def run() -> None:
@@ -457,7 +458,7 @@ def test_replaying_the_log_gives_the_state(steps: list[pb.Transaction]) -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(st.lists(transactions, max_size=25))
 def test_a_refused_transaction_leaves_nothing(steps: list[pb.Transaction]) -> None:
     async def run() -> None:
@@ -483,7 +484,7 @@ def test_a_refused_transaction_leaves_nothing(steps: list[pb.Transaction]) -> No
     asyncio.run(run())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=budget.examples(60), deadline=None)
 @given(st.lists(transactions, max_size=25))
 def test_a_batch_is_as_one_after_another(steps: list[pb.Transaction]) -> None:
     async def run() -> None:

@@ -14,6 +14,7 @@ from kcore.kubelet import config_objects, volume
 from kcore.kubelet.cri import Code, CriError
 from kcore.reconcile import transaction
 from kcore.sim.runtime import Behaviour, Speed
+from tests import budget
 from tests.kubelet import house
 from tests.kubelet.house import House, is_gone, is_ready
 from tests.kubelet.scene import pod, said
@@ -884,7 +885,7 @@ def test_a_kubelet_may_die_and_answers_may_be_lost_at_any_step(tmp_path: Path, w
     steps = _count_steps(tmp_path / "whole")
     assert steps > 100
     happened: list[bool] = []
-    for step in range(1, steps, 1 if what == "dies_at" else 2):
+    for step in range(1, steps, budget.SPREAD * (1 if what == "dies_at" else 2)):
 
         async def story(here: House, step: int = step) -> None:
             setattr(here.trouble, what, step)
@@ -900,4 +901,4 @@ def test_a_kubelet_may_die_and_answers_may_be_lost_at_any_step(tmp_path: Path, w
             happened.append(getattr(here.trouble, what) == 0)
 
         run(tmp_path / str(step), story)
-    assert sum(happened) > steps // 5
+    assert sum(happened) > steps // (5 * budget.SPREAD)

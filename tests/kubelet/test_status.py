@@ -8,6 +8,7 @@ from kcore_api.kcore.core.v1 import pod_pb2
 
 from kcore.kubelet import status, sync
 from kcore.kubelet.observed import NOTHING, Observed
+from tests import budget
 from tests.kubelet.scene import AROUND, MOMENT, NOW, WALL, pod, remember, said, scenes, see
 
 # What it is about | the pod | what the runtime has | what is remembered | what people see:
@@ -351,7 +352,7 @@ def test_restarts_are_never_counted_down() -> None:
 
 
 @given(scenes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=budget.examples(150), deadline=None)
 def test_there_is_always_a_status(scene: tuple[Any, Observed, sync.Memory]) -> None:
     wanted, seen, memory = scene
     made = status.make(wanted, seen, memory, AROUND, MOMENT)

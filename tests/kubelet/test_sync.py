@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from kcore.kubelet import sync
 from kcore.kubelet.observed import Container, Observed, Sandbox
+from tests import budget
 from tests.kubelet.scene import NOW, WALL, of_image, pod, remember, scenes, see, words
 
 # What it is about | the pod | what the runtime has | what is remembered | what comes next.
@@ -223,7 +224,7 @@ def test_failures_wait_twice_as_long_each_time() -> None:
 
 
 @given(scenes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=budget.examples(150), deadline=None)
 def test_there_is_always_a_plan(scene: tuple[Any, Observed, sync.Memory]) -> None:
     wanted, seen, memory = scene
     planned = sync.plan(wanted, seen, memory, NOW)
@@ -246,7 +247,7 @@ def test_there_is_always_a_plan(scene: tuple[Any, Observed, sync.Memory]) -> Non
 
 
 @given(scenes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=budget.examples(150), deadline=None)
 def test_a_pod_comes_to_rest(scene: tuple[Any, Observed, sync.Memory]) -> None:
     """Steps that succeed lead to a state in which there is nothing to do, and soon."""
     wanted, seen, memory = scene

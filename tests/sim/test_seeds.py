@@ -1,17 +1,11 @@
-"""The whole cluster under storms: nothing that must hold breaks, and it comes to rest.
+"""The whole cluster under storms: nothing that must hold breaks, and it comes to rest."""
 
-Ten by default; `make test` asks for fifty (KCORE_STORMS), `make sim N=` for any number.
-"""
-
-import os
 from collections import Counter
 
-import pytest
-
 from kcore.sim.cluster import Setting, simulate
+from tests import budget
 from tests.sim import storm
 
-SEEDS = int(os.environ.get("KCORE_STORMS", "10"))
 MINUTES = 1.5
 # What one storm or another of fifty must have brought, or they would prove little.
 EXPECTED = {
@@ -29,20 +23,14 @@ EXPECTED = {
     "late": 500,
 }
 
-_happened: Counter[str] = Counter()
 
-
-@pytest.mark.parametrize("seed", range(1, SEEDS + 1))
-def test_a_storm_breaks_nothing(seed: int) -> None:
-    report = simulate(Setting(seed, MINUTES))
-    _happened.update(report.happened)
-    storm.assert_holds(report)
-    assert report.revisions > 50
-
-
-def test_the_storms_brought_every_kind_of_fault() -> None:
-    if not _happened:
-        pytest.skip("no storm was run")
-    asked = {what: count * SEEDS // 50 for what, count in EXPECTED.items()}
-    missing = {what: _happened[what] for what, count in asked.items() if _happened[what] < count}
-    assert not missing, _happened
+def test_storms_break_nothing_and_bring_every_kind_of_fault() -> None:
+    happened: Counter[str] = Counter()
+    for seed in range(1, budget.STORMS + 1):
+        report = simulate(Setting(seed, MINUTES))
+        storm.assert_holds(report)
+        assert report.revisions > 50
+        happened.update(report.happened)
+    asked = {what: count * budget.STORMS // 50 for what, count in EXPECTED.items()}
+    missing = {what: happened[what] for what, count in asked.items() if happened[what] < count}
+    assert not missing, happened

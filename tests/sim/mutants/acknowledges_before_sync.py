@@ -7,6 +7,7 @@ import pytest
 from kcore.sim.disk import Disk
 
 FOUND_BY = "revision"
+FOUND_IN = 2
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import pytest
 from kcore.kernel.kernel import Kernel
 
 FOUND_BY = "user: "
+FOUND_IN = 8
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:
