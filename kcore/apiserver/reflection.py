@@ -45,7 +45,7 @@ class Reflection:
         for file in found.file:
             self._add(file, file.SerializeToString())
         for kind in sorted(schema.kinds):
-            service = typed.service_file(schema.pool.FindMessageTypeByName(kind))
+            service = typed.service_file(schema.kinds[kind].message.DESCRIPTOR)
             self._add(service, service.SerializeToString())
         for library in (duration_pb2, error_details_pb2, health_pb2, wire):
             body = library.DESCRIPTOR.serialized_pb

@@ -37,7 +37,7 @@ class Faces:
         self._by_path: dict[str, Face] = {}
         for kind in sorted(schema.kinds):
             service = typed.service_name(kind)
-            for method in typed.methods(schema.pool.FindMessageTypeByName(kind)):
+            for method in typed.methods(schema.kinds[kind].message.DESCRIPTOR):
                 self._by_path[f"/{service}/{method.name}"] = Face(kind, service, method)
 
     def find(self, path: str) -> Face | None:

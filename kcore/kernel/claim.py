@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from kcore.kernel import path
 from kcore.kernel.constraint import Found
 from kcore.kernel.record import Key
-from kcore.kernel.schema import Claim, Kind, Schema
+from kcore.kernel.schema import Claim, Kind
 from kcore.kernel.view import View
 from kcore.wire.errors import ApiError, Reason
 
@@ -81,9 +81,7 @@ def claimed(kind: Kind, message: Any) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def settle(
-    schema: Schema, view: View, kind: Kind, key: Key, message: Any, old: Any, found: Found
-) -> None:
+def settle(view: View, kind: Kind, key: Key, message: Any, old: Any, found: Found) -> None:
     """Draws the values that an object lacks, and checks those that it was given.
 
     What `old` holds and the new object doesn't name, it keeps.
@@ -97,7 +95,7 @@ def settle(
             holder = view.holder(one.pool, value)
             if holder is not None and holder != key:
                 found.append((where, f'Invalid value: "{value}": is already held by {holder}'))
-            elif holder is None and _values(schema, view, one.pool).index(value) is None:
+            elif holder is None and _values(view, one.pool).index(value) is None:
                 said = f'Invalid value: "{value}": is not in the pool "{one.pool}"'
                 found.append((where, said))
             taken.add((one.pool, value))
@@ -109,7 +107,7 @@ def settle(
             if not value or (one.pool, value) in taken:
                 if one.given_only:
                     continue
-                value = _draw(_values(schema, view, one.pool), view, one.pool, taken)
+                value = _draw(_values(view, one.pool), view, one.pool, taken)
             taken.add((one.pool, value))
             _set(one.at.last, holds, value)
         if one.also is not None:
@@ -170,12 +168,12 @@ def _draw(values: Values, view: View, pool: str, taken: set[tuple[str, str]]) ->
     raise ApiError(Reason.EXHAUSTED, f'pool "{pool}" is exhausted: all its values are held')
 
 
-def _values(schema: Schema, view: View, pool: str) -> Values:
+def _values(view: View, pool: str) -> Values:
     stored = view.get(Key(POOL, "", pool))
     if stored is None:
         said = f'there is no pool "{pool}" to claim a value from: create it first'
         raise ApiError(Reason.REFUSED, said)
-    return _read(schema.kind(POOL), stored.body)
+    return _read(view.schema.kind(POOL), stored.body)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.chance import Chance
-from kcore.kernel import admit, apply, claim, mask, patch, path
+from kcore.kernel import admit, apply, claim, mask, patch, path, upload
 from kcore.kernel.constraint import Found
 from kcore.kernel.record import Change, Key, Record, Stored, Verb
 from kcore.kernel.schema import Kind, Schema, Subresource
@@ -40,7 +40,6 @@ _GENERATED_TRIES: Final = 8
 class Setting:
     """What evaluation needs besides a state."""
 
-    schema: Schema
     # By kind: what creating one implies.
     admission: Mapping[str, admit.Admit]
     chance: Chance
@@ -104,6 +103,7 @@ def evaluate(
         if attempt.bytes > REVISION_BYTES:
             said = f"the objects that a transaction changes weigh more than {REVISION_BYTES} bytes"
             raise ApiError(Reason.EXHAUSTED, f"{said}: make several transactions of it")
+    attempt.settle()
     return Outcome(tuple(attempt.changes), tuple(results), attempt.draft)
 
 
@@ -135,7 +135,8 @@ class _Attempt:
         time: float,
         dry_run: bool,
     ) -> None:
-        self._schema = setting.schema
+        self._below = view
+        self._schema = view.schema
         self._admission = setting.admission
         self._chance = setting.chance
         self._codec = setting.codec
@@ -148,10 +149,12 @@ class _Attempt:
         self._dry_run = dry_run
         # What the kernel does besides comes after all operations.
         self._extra_ordinal = len(transaction.operations)
-        self.draft = Draft(view, setting.schema)
+        self.draft = Draft(view)
         self.changes: list[Change] = []
         # Of all changes' objects.
         self.bytes = 0
+        # Schemas that are changed, with the first operation that did it.
+        self._schemas: dict[str, int] = {}
 
     def guard(self, guard: pb.Guard) -> None:
         """Raises CONFLICT where the guard does not hold."""
@@ -182,6 +185,12 @@ class _Attempt:
         else:
             raise _bad_request("guards", "a guard must say what it guards")
         raise ApiError(Reason.CONFLICT, f"guard failed on {subject}: {said}")
+
+    def settle(self) -> None:
+        """Refuses Schemas whose kinds can't be served."""
+        if self._schemas:
+            kind = self._schema.kind(upload.SCHEMA)
+            upload.settle(kind, self._below, self.draft, tuple(self._schemas), self._revision)
 
     def operate(self, ordinal: int, operation: pb.Operation) -> Result:
         """Does one operation."""
@@ -348,7 +357,7 @@ class _Attempt:
         violations += refused
         if kind.claims and changed:
             found: Found = []
-            claim.settle(self._schema, self.draft, kind, key, new, old, found)
+            claim.settle(self.draft, kind, key, new, old, found)
             violations += [Violation(place, said) for place, said in found]
             if old is not None:
                 changed = admit.changed_fields(kind, new, old)
@@ -357,6 +366,9 @@ class _Attempt:
         more, unserved = admit.check(kind, new, old, changed)
         if violations or more:
             raise invalid(kind.subject(key.name), [*violations, *more])
+        if kind.name == upload.SCHEMA:
+            upload.check(kind, key.name, new.spec.descriptors, self._schema)
+            upload.describe(new, old, self._schema, self._revision, int(self._time))
         if old is not None and not kind.generation_fields.isdisjoint(changed):
             new.metadata.generation = old.metadata.generation + 1
         if tracked:
@@ -514,6 +526,8 @@ class _Attempt:
             subresource=through,
             ordinal=ordinal,
         )
+        if key.kind == upload.SCHEMA:
+            self._schemas.setdefault(key.name, ordinal)
         self.draft.put(key, before, after)
         self.changes.append(Change(record, before, after))
         self.bytes += len(body)

@@ -36,6 +36,7 @@ from kcore.kernel import frame, interest, mask
 from kcore.kernel.record import Change, Key, Record, Stored, Verb
 from kcore.kernel.source import Source
 from kcore.tasks import Tasks
+from kcore.wire import selector
 from kcore.wire.errors import ApiError, Reason, Violation
 
 # (kind, namespace, name) -> whether the reader may see it; asked of selections of any kind, of each
@@ -96,6 +97,8 @@ class _Reader:
     # A mark is owed.
     due: bool = False
     error: ApiError | None = None
+    # It ends so, after what is pending.
+    last_word: ApiError | None = None
     waiter: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
@@ -204,6 +207,20 @@ class Feed:
                     self._end(reader, ApiError(Reason.FORBIDDEN, said))
                     break
 
+    def turn(self) -> None:
+        """Other kinds are served: ends the streams that ask for what is no longer there."""
+        for reader in list(self._readers):
+            for want in reader.wants:
+                if want.kind == interest.ANY_KIND:
+                    continue
+                try:
+                    selectable = self._source.selectable(want.kind)
+                    selector.parse_fields(want.fields_text, selectable)
+                except ApiError as error:
+                    reader.last_word = error
+                    reader.wake()
+                    break
+
     def close(self, error: ApiError | None = None) -> None:
         """Ends all streams, and those that are still to come, with this error."""
         self._closed = error or ApiError(Reason.UNAVAILABLE, "the server is shutting down")
@@ -221,7 +238,7 @@ class Feed:
         reader = _Reader(wants, allowed, self._limits)
         starts = [selection.from_revision for selection in request.selections]
         head = self._head
-        self._check_starts(starts, head)
+        self._check_starts(wants, starts, head)
         oldest = min((start for start in starts if start), default=head)
         # From here to the first await the present is that of `head`; what comes later is pending.
         present = self._present(reader, starts)
@@ -241,6 +258,8 @@ class Feed:
             while True:
                 if reader.error is not None:
                     raise reader.error
+                if reader.last_word is not None and not reader.pending:
+                    raise reader.last_word
                 if not reader.pending and not (reader.due and reader.sent < self._head):
                     reader.waiter = asyncio.get_running_loop().create_future()
                     await reader.waiter
@@ -280,8 +299,14 @@ class Feed:
         kept = [ms for ms in PROGRESS_MS if ms <= asked]
         return self._rhythms[kept[-1] if kept else PROGRESS_MS[0]]
 
-    def _check_starts(self, starts: Iterable[int], head: int) -> None:
-        for start in starts:
+    def _check_starts(
+        self, wants: Sequence[interest.Want], starts: Sequence[int], head: int
+    ) -> None:
+        for want, start in zip(wants, starts, strict=True):
+            if start and want.kind != interest.ANY_KIND:
+                since = self._source.served_since(want.kind)
+                if start < since:
+                    raise _too_old(start, since)
             if start and start < self._source.compacted:
                 raise _too_old(start, self._source.compacted)
             if start > head:

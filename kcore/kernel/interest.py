@@ -88,12 +88,13 @@ class Want:
 
     def show(self, kind: str, body: bytes, source: Source) -> bytes:
         """The body as it is shown: whole, or the masked part of it."""
-        if not self.paths:
-            return body
-        message_class, tree = self._mask(kind, source)
-        return masked(message_class, tree, body)
+        found = self._mask(kind, source) if self.paths else None
+        return masked(*found, body) if found is not None else body
 
-    def _mask(self, kind: str, source: Source) -> tuple[Any, mask.Mask]:
+    def _mask(self, kind: str, source: Source) -> tuple[Any, mask.Mask] | None:
+        """The kind's class and what is shown of it; None where the kind is served no longer."""
+        if kind not in source.kinds():
+            return None
         found = self.masks.get(kind)
         message_class: Any = source.message(kind)
         if found is None or found[0] is not message_class:
@@ -105,7 +106,10 @@ class Want:
 
     def _differ(self, kind: str, before: bytes, after: bytes, source: Source) -> bool:
         # The revision differs always, and is no reason to tell of a change.
-        message_class, tree = self._mask(kind, source)
+        known = self._mask(kind, source)
+        if known is None:
+            return True
+        message_class, tree = known
         if "metadata.resourceVersion" in self.paths or "metadata.resource_version" in self.paths:
             return True
         shown = [message_class.FromString(body) for body in (before, after)]

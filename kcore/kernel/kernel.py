@@ -34,7 +34,7 @@ from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.kernel import admit, commit, patch
+from kcore.kernel import admit, commit, layout, patch, upload
 from kcore.kernel.feed import Allowed, Feed
 from kcore.kernel.listing import Listing
 from kcore.kernel.record import Change, Key, Record, Stored, Verb
@@ -121,12 +121,12 @@ async def opened(
 ) -> AsyncIterator["Kernel"]:
     """A kernel on a store, with its background work; the store is closed at the end.
 
-    `admission` says by kind what creating one implies. `codec` reads and writes JSON, for patches;
-    without it they are UNIMPLEMENTED. `page_secret` signs page tokens; drawn from `chance` where
-    there is none.
+    `schema`: the kinds that are built in. `admission` says by kind what creating one implies.
+    `codec` reads and writes JSON, for patches; without it they are UNIMPLEMENTED. `page_secret`
+    signs page tokens; drawn from `chance` where there is none.
     """
-    setting = commit.Setting(schema, admission, chance, codec)
-    kernel = Kernel(store, setting, clock, page_secret or chance.token(32).encode())
+    setting = commit.Setting(admission, chance, codec)
+    kernel = Kernel(store, schema, setting, clock, page_secret or chance.token(32).encode())
     await kernel.open()
     try:
         async with Tasks() as tasks:
@@ -146,13 +146,18 @@ class Kernel:
     """Objects, their log, and its tail."""
 
     def __init__(
-        self, store: Store, setting: commit.Setting, clock: Clock, page_secret: bytes
+        self,
+        store: Store,
+        schema: Schema,
+        setting: commit.Setting,
+        clock: Clock,
+        page_secret: bytes,
     ) -> None:
         """Call `open`, then `run`; or use `opened`."""
         self._store = store
         self._setting = setting
         self._clock = clock
-        self._replica = Replica(setting.schema, store)
+        self._replica = Replica(schema, store)
         self._listing = Listing(self._replica, page_secret)
         self._feed = Feed(self._replica, clock)
         self._opened = Opened("", 0, 0, 0.0, 0)
@@ -168,9 +173,7 @@ class Kernel:
         self._remembered: dict[tuple[str, str], int] = {}
         self._remembered_at: deque[tuple[float, tuple[str, str]]] = deque()
         # Objects of kinds with a limited life, by the time of their last write.
-        self._mortal: dict[str, dict[Key, float]] = {
-            kind.name: {} for kind in setting.schema.kinds.values() if kind.ttl_seconds
-        }
+        self._mortal: dict[str, dict[Key, float]] = {}
 
     async def open(self) -> None:
         """Opens the store and replays it; waits for one that cannot be reached."""
@@ -198,7 +201,7 @@ class Kernel:
     @property
     def schema(self) -> Schema:
         """The kinds that are served."""
-        return self._setting.schema
+        return self._replica.schema
 
     @property
     def head(self) -> int:
@@ -229,9 +232,10 @@ class Kernel:
     def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served, and the limits."""
         self._check_serving()
-        schema = self._setting.schema
+        schema = self.schema
         response = pb.KindsResponse(
             digest=schema.digest,
+            revision=schema.revision,
             limits=pb.Limits(
                 object_bytes=admit.OBJECT_BYTES,
                 transaction_operations=commit.TRANSACTION_OPERATIONS,
@@ -297,7 +301,7 @@ class Kernel:
 
     def key_of(self, operation: pb.Operation) -> Key:
         """Which object an operation is about, for asking permission; "" for a generated name."""
-        return commit.key_of(self._setting.schema, operation)
+        return commit.key_of(self.schema, operation)
 
     async def compact(self, revision: int) -> None:
         """Forgets the past before `revision`."""
@@ -330,6 +334,10 @@ class Kernel:
         operations = size = 0
         while self._queue:
             one = self._queue[0]
+            # What changes the kinds is evaluated, and told, by itself.
+            alone = any(it.ref.kind == upload.SCHEMA for it in one.transaction.operations)
+            if batch and alone:
+                break
             operations += len(one.transaction.operations)
             size += one.size
             if batch and (operations > _BATCH_OPERATIONS or size > _BATCH_BYTES):
@@ -338,6 +346,8 @@ class Kernel:
             self._queued_bytes -= one.size
             if not one.answer.done():
                 batch.append(one)
+                if alone:
+                    break
         return batch
 
     async def _write(self) -> None:
@@ -383,7 +393,7 @@ class Kernel:
 
     async def _attempt(self, batch: Sequence[_Waiting]) -> Sequence[_Answer | Exception]:
         """Evaluates transactions one after another, and appends what they did with one sync."""
-        draft = Draft(self._replica.state, self._setting.schema)
+        draft = Draft(self._replica.state)
         head = self._replica.head
         time = max(self._clock.now(), self._replica.time)
         changes: list[Change] = []
@@ -438,15 +448,26 @@ class Kernel:
             return ApiError(Reason.UNAVAILABLE, said)
         finally:
             self._asked_at = None
+        before = self.schema
         self._replica.show(changes, head, time)
         for one in changes:
-            self._note(one.record)
+            self._note(one.record, self.schema)
         self._feed.publish(changes, head, time)
+        if self.schema is not before:
+            self._turn(before)
         return None
+
+    def _turn(self, before: Schema) -> None:
+        """Other kinds are served than `before`."""
+        for name in self._mortal.keys() - self.schema.kinds.keys():
+            del self._mortal[name]
+        self._feed.turn()
+        # What is remembered of the message types that are no more would keep them all.
+        layout.layout_of.cache_clear()
 
     def _keep(self, changes: Iterable[Change]) -> dict[Key, int]:
         """How many old revisions stay of those objects whose kind limits them."""
-        kinds = self._setting.schema.kinds
+        kinds = self.schema.kinds
         kept: dict[Key, int] = {}
         for one in changes:
             limit = kinds[one.record.key.kind].keep_revisions
@@ -454,15 +475,16 @@ class Kernel:
                 kept[one.record.key] = limit
         return kept
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Record, schema: Schema) -> None:
         """Takes note of what a record says besides the object."""
         if record.request_id:
             identity = record.actor, record.request_id
             if identity not in self._remembered:
                 self._remembered_at.append((record.time, identity))
             self._remembered[identity] = record.revision
-        mortal = self._mortal.get(record.key.kind)
-        if mortal is not None:
+        kind = schema.kinds.get(record.key.kind)
+        if kind is not None and kind.ttl_seconds:
+            mortal = self._mortal.setdefault(kind.name, {})
             mortal.pop(record.key, None)
             if record.verb is not Verb.DELETE:
                 mortal[record.key] = record.time
@@ -524,10 +546,13 @@ class Kernel:
             self._show(page)
 
     def _show(self, records: Sequence[Record]) -> None:
+        before = self.schema
         changes = self._replica.follow(records)
         for record in records:
-            self._note(record)
+            self._note(record, self.schema)
         self._feed.publish(changes, self._replica.head, self._replica.time)
+        if self.schema is not before:
+            self._turn(before)
 
     # Opening, and opening again.
 
@@ -548,8 +573,7 @@ class Kernel:
         self._opened = await self._store.open()
         self._remembered.clear()
         self._remembered_at.clear()
-        for mortal in self._mortal.values():
-            mortal.clear()
+        self._mortal.clear()
         await self._replica.replay(self._opened, self._note)
         self._forget_requests(self._opened.time)
 
@@ -558,7 +582,7 @@ class Kernel:
         self._failed = ApiError(
             Reason.UNAVAILABLE, f"the store failed and is being opened again: {cause}"
         )
-        seen, state = self._replica.head, self._replica.state
+        seen, state, before = self._replica.head, self._replica.state, self.schema
         await self._replay_when_there()
         if self._replica.head < seen:
             raise Refused(
@@ -570,6 +594,8 @@ class Kernel:
         self._failed = None
         if changes:
             self._feed.publish(changes, self._replica.head, self._replica.time)
+        if self.schema is not before:
+            self._turn(before)
 
     # Housekeeping.
 
@@ -593,8 +619,11 @@ class Kernel:
 
     async def _bury(self, now: float) -> None:
         """Deletes objects that have lived their time."""
-        for name, mortal in self._mortal.items():
-            born_before = now - self._setting.schema.kinds[name].ttl_seconds
+        for name, mortal in list(self._mortal.items()):
+            kind = self.schema.kinds.get(name)
+            if kind is None or not kind.ttl_seconds:
+                continue
+            born_before = now - kind.ttl_seconds
             expired = [key for key, written in mortal.items() if written <= born_before]
             for start in range(0, len(expired), _BURIED_AT_ONCE):
                 request = pb.CommitRequest(want=pb.WANT_NOTHING)

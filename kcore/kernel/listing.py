@@ -136,6 +136,10 @@ class Listing:
             compacted = self._source.compacted
             said = f"revision {revision} is no longer kept; the oldest is {compacted}"
             raise ApiError(Reason.GONE, said)
+        since = self._source.served_since(kind)
+        if revision < since:
+            said = f"{self._source.plural(kind)} are served since revision {since} only"
+            raise ApiError(Reason.GONE, said)
         if revision < self._source.head and not self._source.remembers(kind):
             said = f"of {self._source.plural(kind)} no past is kept"
             raise ApiError(Reason.GONE, said)

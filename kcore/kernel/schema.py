@@ -2,16 +2,18 @@
 
 `compile_schema(descriptors)` takes a FileDescriptorSet as bytes and gives a `Schema`: a descriptor
 pool of its own, the message classes, and for every message with the option `kind` a `Kind`, whose
-expressions, paths and constraints are compiled. A schema never changes; new descriptors make a new
-one, and no message may go from one to the other: bytes do.
+expressions, paths and constraints are compiled. `compile_kinds(files, own)` is what it is made of,
+for those who have the files already (kcore/kernel/upload.py). A schema never changes; new
+descriptors make a new one, and no message may go from one pool to another: bytes do.
 
 This is where options.proto is understood. Nothing here knows a kind by name, but for the one that
 namespaces are by default.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, message_factory
@@ -118,6 +120,13 @@ class Kind:
     keep_revisions: int | None
     # Seconds that an object lasts without being written; 0: for ever.
     ttl_seconds: int
+    # The revision since which it is served: what is older is not of this kind. 0: always.
+    since: int = 0
+
+    @property
+    def selectable_paths(self) -> tuple[str, ...]:
+        """What a field selector may name."""
+        return tuple(text for text, _ in self.selectable)
 
     @property
     def resource(self) -> str:
@@ -143,6 +152,16 @@ class Kind:
         return self.message.FromString(body)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a Schema object says."""
+
+    # The FileDescriptorSet as it was given.
+    descriptors: bytes
+    # By the full name of a kind: the revision since which it is served.
+    since: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Schema:
     """All kinds that are served."""
@@ -151,8 +170,11 @@ class Schema:
     descriptors: bytes
     digest: str
     kinds: Mapping[str, Kind]
-    engine: cel.Engine
-    pool: DescriptorPool
+    # By name: the Schema objects that some of them come from; and their last change.
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
+    revision: int = 0
+    # The kinds without them; None: these are they.
+    built_in: "Schema | None" = None
 
     def kind(self, name: str) -> Kind:
         """The kind of this full name."""
@@ -162,64 +184,97 @@ class Schema:
         return found
 
 
+class Faulty(ValueError):
+    """Descriptors that can't be served; each fault begins with what it is about."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        """`faults`: at least one."""
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
 def compile_schema(descriptors: bytes) -> Schema:
-    """The schema that a FileDescriptorSet says. ValueError names what is wrong with it."""
-    pool = _pool(descriptors)
+    """The schema that a FileDescriptorSet says. `Faulty` names all that is wrong with it."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    compiled = compile_kinds({file.name: file for file in files}, {file.name for file in files})
+    faults = [
+        f"{kind.name}: its parent {kind.parent} is not a kind"
+        for kind in compiled.values()
+        if kind.parent and kind.parent not in compiled and kind.parent != NAMESPACE
+    ]
+    if faults:
+        raise Faulty(faults)
+    return Schema(descriptors, digest_of(descriptors), compiled)
+
+
+def digest_of(descriptors: bytes) -> str:
+    """Tells descriptors apart, for those who have a copy."""
+    return hashlib.sha256(descriptors).hexdigest()[:32]
+
+
+def compile_kinds(
+    files: Mapping[str, descriptor_pb2.FileDescriptorProto], own: Iterable[str]
+) -> dict[str, Kind]:
+    """The kinds in those of the files that are `own`, by full name; `Faulty` where it can't be."""
+    pool = _pool(files)
     options = _Options(pool)
     engine = cel.Engine(pool)
-    found = [(message, options.kind(message)) for message in _messages(descriptors, pool)]
+    names = sorted(
+        f"{files[name].package}.{message.name}".lstrip(".")
+        for name in own
+        for message in files[name].message_type
+    )
+    found = [(one, options.kind(one)) for one in map(pool.FindMessageTypeByName, names)]
     kinds = [(message, definition) for message, definition in found if definition is not None]
-    compiler = shape.Shapes(engine, options.field, options.rules)
+    faults: list[str] = []
+    compiler = shape.Shapes(engine, options.field, options.rules, faults)
     shapes = compiler.of(message for message, _ in kinds)
-    compiled = {
-        message.full_name: _kind(
-            message, definition, shapes[message.full_name], compiler, engine, options
-        )
-        for message, definition in kinds
-    }
-    for kind in compiled.values():
-        if kind.parent and kind.parent not in compiled and kind.parent != NAMESPACE:
-            raise ValueError(f"{kind.name}: its parent {kind.parent} is not a kind")
-    digest = hashlib.sha256(descriptors).hexdigest()[:32]
-    return Schema(descriptors, digest, dict(sorted(compiled.items())), engine, pool)
+    compiled: dict[str, Kind] = {}
+    for message, definition in kinds:
+        name = message.full_name
+        with _noted(faults):
+            compiled[name] = _kind(
+                message, definition, shapes[name], compiler, engine, options, faults
+            )
+    if faults:
+        raise Faulty(faults)
+    return compiled
 
 
-def _pool(descriptors: bytes) -> DescriptorPool:
+@contextlib.contextmanager
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Notes a fault, so that all are found at once."""
+    try:
+        yield
+    except ValueError as error:
+        faults.append(str(error))
+
+
+def _pool(files: Mapping[str, descriptor_pb2.FileDescriptorProto]) -> DescriptorPool:
     pool = DescriptorPool()
-    files = {
-        file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
-    }
     # Options are messages of descriptor.proto: to read ours, the pool must have its own copy.
     own = descriptor_pb2.DESCRIPTOR
     if own.name not in files:
-        files[own.name] = descriptor_pb2.FileDescriptorProto.FromString(own.serialized_pb)
+        copy = descriptor_pb2.FileDescriptorProto.FromString(own.serialized_pb)
+        files = {**files, own.name: copy}
     added: set[str] = set()
 
-    def add(name: str) -> None:
+    def add(name: str, importer: str) -> None:
         if name in added:
             return
         added.add(name)
         if name not in files:
-            raise ValueError(f"{name} is imported but not there")
+            raise Faulty([f"{importer}: imports {name}, which is not there"])
         for dependency in files[name].dependency:
-            add(dependency)
-        pool.Add(files[name])
+            add(dependency, name)
+        try:
+            pool.Add(files[name])
+        except TypeError as error:
+            raise Faulty([f"{name}: {error}"]) from None
 
     for name in sorted(files):
-        add(name)
+        add(name, name)
     return pool
-
-
-def _messages(descriptors: bytes, pool: DescriptorPool) -> Iterator[Descriptor]:
-    """Top-level messages, by name."""
-    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
-    names = [
-        f"{file.package}.{message.name}".lstrip(".")
-        for file in files
-        for message in file.message_type
-    ]
-    for name in sorted(names):
-        yield pool.FindMessageTypeByName(name)
 
 
 class _Options:
@@ -270,6 +325,7 @@ def _kind(
     compiler: shape.Shapes,
     engine: cel.Engine,
     options: _Options,
+    faults: list[str],
 ) -> Kind:
     name = descriptor.full_name
     metadata = descriptor.fields_by_name.get("metadata")
@@ -288,41 +344,63 @@ def _kind(
     if judge_name is None:
         raise ValueError(f"{name}: no format {definition.name_format!r} of names")
 
-    def compile_one(text: str) -> cel.Expression | None:
-        return engine.compile(text, name) if text else None
+    def compiled(text: str) -> cel.Expression | None:
+        with _noted(faults):
+            return engine.compile(text, name) if text else None
+        return None
+
+    def compiled_path(text: str) -> path.Path | None:
+        try:
+            return path.compile_path(descriptor, text)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+            return None
 
     def rules(on_delete: bool) -> Iterator[Rule]:
         for rule in definition.rules:
-            if rule.on_delete == on_delete:
-                said = rule.message or f"must hold: {rule.expression}"
-                words = compile_one(rule.message_expression)
-                yield Rule(engine.compile(rule.expression, name), said, words, rule.path)
+            if rule.on_delete != on_delete:
+                continue
+            said = rule.message or f"must hold: {rule.expression}"
+            words = compiled(rule.message_expression)
+            with _noted(faults):
+                yield Rule(engine.compile_condition(rule.expression, name), said, words, rule.path)
 
     def immutable() -> Iterator[Immutable]:
         for one in definition.immutable:
-            excepted = tuple(
-                path.compile_path(descriptor, f"{one.path}.{below}")
-                for below in getattr(one, "except")
-            )
-            frozen = path.compile_path(descriptor, one.path)
-            yield Immutable(frozen, excepted, compile_one(one.when), one.from_creation)
+            frozen = compiled_path(one.path)
+            excepted = [compiled_path(f"{one.path}.{below}") for below in getattr(one, "except")]
+            when = compiled(one.when)
+            if frozen is not None:
+                left = tuple(path for path in excepted if path is not None)
+                yield Immutable(frozen, left, when, one.from_creation)
 
     def selectable() -> Iterator[tuple[str, Callable[[Any], str]]]:
         for text in definition.selectable:
             other_name, _, at = text.rpartition("=")
-            found = path.compile_path(descriptor, at)
-            yield other_name or found.text, path.reader(found)
+            found = compiled_path(at)
+            if found is not None:
+                with _noted(faults):
+                    yield other_name or found.text, path.reader(found)
+
+    def claims() -> Iterator[Claim]:
+        for one in definition.claims:
+            found = compiled_path(one.path)
+            when = compiled(one.when)
+            also = compiled_path(one.also) if one.also else None
+            if found is not None:
+                yield Claim(found, one.pool, when, one.given_only, also)
 
     def subresources() -> Iterator[Subresource]:
         if has_status:
             yield _subresource(descriptor, "status", ["status"], False)
         for one in definition.subresources:
-            yield _subresource(descriptor, one.name, one.paths, one.exclusive)
+            if None not in [compiled_path(text) for text in one.paths]:
+                yield _subresource(descriptor, one.name, one.paths, one.exclusive)
 
     graceful = None
     if definition.HasField("graceful"):
         seconds = engine.compile(definition.graceful.seconds, name)
-        graceful = Graceful(seconds, compile_one(definition.graceful.immediate))
+        graceful = Graceful(seconds, compiled(definition.graceful.immediate))
     kept = definition.history.revisions
     return Kind(
         name=name,
@@ -349,16 +427,7 @@ def _kind(
         delete_rules=tuple(rules(True)),
         immutable=tuple(immutable()),
         selectable=tuple(selectable()),
-        claims=tuple(
-            Claim(
-                path.compile_path(descriptor, one.path),
-                one.pool,
-                compile_one(one.when),
-                one.given_only,
-                path.compile_path(descriptor, one.also) if one.also else None,
-            )
-            for one in definition.claims
-        ),
+        claims=tuple(claims()),
         subresources={one.name: one for one in subresources()},
         graceful=graceful,
         keep_revisions=None if kept == 0 else max(kept, 0),

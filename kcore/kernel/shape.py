@@ -8,10 +8,12 @@ A `Part` is a top-level field of a kind: what it holds is good or not by itself,
 good once is not looked at again; and its rules are first asked all at once. Knows no kind.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from kcore.kernel import constraint, path
@@ -86,7 +88,7 @@ class _Rule:
     __slots__ = ("at", "condition", "said", "words")
 
     def __init__(self, rule: Any, owner: str, engine: cel.Engine) -> None:
-        self.condition = engine.compile(rule.expression, owner)
+        self.condition = engine.compile_condition(rule.expression, owner)
         if self.condition.uses_old:
             raise ValueError(f"{owner}: {rule.expression}: only a kind's own rules know old_self")
         self.at: str = rule.path
@@ -144,15 +146,20 @@ class Shapes:
         engine: cel.Engine,
         field_options: Callable[[FieldDescriptor], Any],
         rules: Callable[[Descriptor], Iterable[Any]],
+        faults: list[str],
     ) -> None:
-        """`field_options` gives a field's kcore.meta.v1.Field, `rules` a message's own rules."""
+        """`field_options` gives a field's kcore.meta.v1.Field, `rules` a message's own rules.
+
+        What is wrong with either is added to `faults`.
+        """
+        self._faults = faults
         self._engine = engine
         self._field_options = field_options
         self._rules = rules
         self._shapes: dict[str, Shape] = {}
 
     def of(self, descriptors: Iterable[Descriptor]) -> dict[str, Shape]:
-        """The shapes of these message types, by full name. ValueError where options are bad."""
+        """The shapes of these message types, by full name."""
         roots = {descriptor.full_name: self._build(descriptor) for descriptor in descriptors}
         shapes = self._shapes.values()
         filled = _reaching(shapes, lambda shape: bool(shape.defaults))
@@ -204,8 +211,10 @@ class Shapes:
             if options.zero_absent:
                 defaults.append(_zero_absent(field))
             if options.default:
-                defaults.append(self._default(descriptor, field, options.default))
-            checks += [(field.name, one) for one in constraint.checks(field, options)]
+                with self._noted():
+                    defaults.append(self._default(descriptor, field, options.default))
+            with self._noted():
+                checks += [(field.name, one) for one in constraint.checks(field, options)]
             if options.inert:
                 inert.append(field)
             if options.write_only:
@@ -215,9 +224,20 @@ class Shapes:
                 json_name = "" if how == _INLINE else field.json_name
                 shape.below.append(Below(field.name, json_name, how, self._build(held)))
         shape.defaults, shape.checks = tuple(defaults), tuple(checks)
-        shape.rules = tuple(_Rule(one, name, self._engine) for one in self._rules(descriptor))
+        rules: list[_Rule] = []
+        for one in self._rules(descriptor):
+            with self._noted():
+                rules.append(_Rule(one, name, self._engine))
+        shape.rules = tuple(rules)
         shape.inert, shape.write_only = tuple(inert), tuple(write_only)
         return shape
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            self._faults.append(str(error))
 
     def _default(
         self, descriptor: Descriptor, field: FieldDescriptor, text: str
@@ -229,6 +249,8 @@ class Shapes:
             value = expression.evaluate(expression.bind())
             if isinstance(value, cel.Failed):
                 raise ValueError(f"{field.full_name}: default {text}: {value.why}")
+            if value is not None:
+                _try_out(descriptor, field, text, assign, value)
 
             def fixed(message: Any) -> None:
                 if not present(message):
@@ -253,7 +275,9 @@ class Shapes:
                 known[given] = value
             # A default that can't be worked out is none; what is missing is found by the checks.
             if value is not None and not isinstance(value, cel.Failed):
-                assign(message, value)
+                # Nor can one of another type; what is constant was tried out.
+                with contextlib.suppress(TypeError, ValueError):
+                    assign(message, value)
 
         return computed
 
@@ -416,6 +440,20 @@ def _terms(shape: Shape, holder: str, above: tuple[str, ...]) -> Iterator[str]:
         else:
             element = f"{field}[{each}]"
             yield f"{field}.all({each}, {' && '.join(_terms(below, element, above))})"
+
+
+def _try_out(
+    descriptor: Descriptor,
+    field: FieldDescriptor,
+    text: str,
+    assign: Callable[[Any, Any], None],
+    value: Any,
+) -> None:
+    """Raises ValueError where a default is not a value for its field."""
+    try:
+        assign(message_factory.GetMessageClass(descriptor)(), value)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{field.full_name}: default {text}: {error}") from None
 
 
 def _inputs(descriptor: Descriptor, parts: frozenset[str] | None) -> Callable[[Any], bytes]:

@@ -43,6 +43,10 @@ class Source(Protocol):
         """Paths that a field selector may name."""
         ...
 
+    def served_since(self, kind: str) -> int:
+        """What is older than this revision is of another kind of that name; 0: nothing is."""
+        ...
+
     def remembers(self, kind: str) -> bool:
         """Whether all old states of the kind's objects are kept, as far as the log goes back."""
         ...

@@ -7,10 +7,13 @@ questions (`View`), so a transaction is evaluated without knowing what of it is 
 All of it is derived from the log and none of it stored. Knows no kind but through the schema.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kcore.kernel import claim
+from kcore_api.kcore.meta.v1 import meta_pb2
+
+from kcore.kernel import claim, frame, upload
 from kcore.kernel.record import Change, Key, Stored
 from kcore.kernel.schema import Kind, Schema
 from kcore.kernel.view import View
@@ -32,6 +35,21 @@ def stored_from(kind: Kind, key: Key, revision: int, body: bytes, message: Any) 
     )
 
 
+def stored_of_old(key: Key, revision: int, body: bytes) -> Stored:
+    """An object of a kind that is served no longer: its metadata is all that is known of it."""
+    _, inner, end = frame.metadata_of(body)
+    metadata = meta_pb2.ObjectMeta.FromString(body[inner:end])
+    return Stored(
+        key=key,
+        uid=metadata.uid,
+        revision=revision,
+        body=body,
+        labels=dict(metadata.labels),
+        owners=tuple(owner.uid for owner in metadata.owner_references),
+        deleting=metadata.HasField("deletion_timestamp"),
+    )
+
+
 def parent_of(kind: Kind, key: Key) -> Key | None:
     """The object that one of this key lives in."""
     return Key(kind.parent, "", key.namespace) if kind.parent else None
@@ -41,7 +59,7 @@ class State:
     """All objects at one revision."""
 
     def __init__(self, schema: Schema) -> None:
-        """Empty, at revision 0."""
+        """Empty, at revision 0; `schema`: the kinds that are served then."""
         self._schema = schema
         # By kind and namespace.
         self._objects: dict[str, dict[str, dict[str, Stored]]] = {}
@@ -52,6 +70,15 @@ class State:
         self._claims: dict[str, dict[str, Key]] = {}
         self._last_drawn: dict[str, str] = {}
         self._children: dict[Key, int] = {}
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds that are served."""
+        return self._schema
+
+    def count(self, kind: str) -> int:
+        """How many objects of a kind there are."""
+        return sum(map(len, self._objects.get(kind, {}).values()))
 
     def get(self, key: Key) -> Stored | None:
         """One object."""
@@ -118,6 +145,33 @@ class State:
                 del self._objects[key.kind][key.namespace]
         self._count(key, (after is not None) - (before is not None))
 
+    def date(self, revision: int) -> None:
+        """The kinds were last changed at this revision."""
+        self._schema = dataclasses.replace(self._schema, revision=revision)
+
+    def settle(self, revision: int) -> None:
+        """Serves the kinds that the Schema objects say, since `revision`."""
+        before = self._schema
+        after = upload.served(before, upload.said(self.objects(upload.SCHEMA, "")), revision)
+        self._schema = after
+        for name, kind in after.kinds.items():
+            known = before.kinds.get(name)
+            if known is not None and known.selectable_paths != kind.selectable_paths:
+                for stored in list(self.objects(name, "")):
+                    self._index_again(kind, stored)
+
+    def _index_again(self, kind: Kind, stored: Stored) -> None:
+        """Another version of its kind selects by other fields."""
+        key = stored.key
+        for path, value in stored.fields.items():
+            _remove(self._fields, (key.kind, path, value), key)
+        again = stored_from(kind, key, stored.revision, stored.body, kind.parse(stored.body))
+        self._objects[key.kind][key.namespace][key.name] = again
+        for label, value in again.labels.items():
+            self._labels[key.kind, label, value][key] = again
+        for path, value in again.fields.items():
+            self._fields.setdefault((key.kind, path, value), {})[key] = again
+
     def _forget(self, stored: Stored) -> None:
         """Takes the object out of the indexes."""
         key = stored.key
@@ -153,15 +207,25 @@ def _remove(
 class Draft:
     """Changes over a state, not yet made."""
 
-    def __init__(self, below: View, schema: Schema) -> None:
+    def __init__(self, below: View) -> None:
         """No changes."""
         self._below = below
-        self._schema = schema
+        self._schema = below.schema
         self._objects: dict[Key, Stored | None] = {}
         self._claims: dict[tuple[str, str], Key | None] = {}
         self._held: dict[str, int] = {}
         self._last_drawn: dict[str, str] = {}
         self._children: dict[Key, int] = {}
+        self._counts: dict[str, int] = {}
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds that are served: what is changed here of them is not so yet."""
+        return self._schema
+
+    def count(self, kind: str) -> int:
+        """How many objects of a kind there are."""
+        return self._below.count(kind) + self._counts.get(kind, 0)
 
     def get(self, key: Key) -> Stored | None:
         """One object."""
@@ -194,6 +258,7 @@ class Draft:
             self._claim(key, old, new)
         grown = (after is not None) - (before is not None)
         if grown:
+            self._counts[key.kind] = self._counts.get(key.kind, 0) + grown
             parent = parent_of(self._schema.kinds[key.kind], key)
             if parent is not None:
                 self._children[parent] = self._children.get(parent, 0) + grown
@@ -205,6 +270,8 @@ class Draft:
         self._last_drawn.update(above._last_drawn)
         for pool, grown in above._held.items():
             self._held[pool] = self._held.get(pool, 0) + grown
+        for kind, grown in above._counts.items():
+            self._counts[kind] = self._counts.get(kind, 0) + grown
         for parent, grown in above._children.items():
             self._children[parent] = self._children.get(parent, 0) + grown
 

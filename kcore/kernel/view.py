@@ -3,10 +3,20 @@
 from typing import Protocol
 
 from kcore.kernel.record import Key, Stored
+from kcore.kernel.schema import Schema
 
 
 class View(Protocol):
     """What evaluation asks of a state."""
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds that are served."""
+        ...
+
+    def count(self, kind: str) -> int:
+        """How many objects of a kind there are."""
+        ...
 
     def get(self, key: Key) -> Stored | None:
         """One object."""

@@ -142,6 +142,14 @@ class Engine:
                 rewritten = better
         raise ValueError(f"{message_type}: {text}: too many JSON names")
 
+    def compile_condition(self, text: str, message_type: str) -> Expression:
+        """As `compile`, of what is true or false."""
+        expression = self.compile(text, message_type)
+        if expression.type not in ("BOOL", "DYN"):
+            said = f"it is {expression.type}, and a condition is true or false"
+            raise ValueError(f"{message_type}: {text}: {said}")
+        return expression
+
     def _environment(self, message_type: str) -> Any:
         found = self._environments.get(message_type)
         if found is None:

@@ -81,6 +81,10 @@ METHODS = {
 }
 
 
+# What is added to a kind's name for the messages of its service.
+MESSAGES = ("List", "Event", "Events", "Write")
+
+
 def methods(kind: Descriptor) -> list[Method]:
     """The methods of the kind's service: UpdateStatus only where there is a status."""
     return [

@@ -354,7 +354,7 @@ def test_paths_go_through_lists_and_maps() -> None:
 
 def test_expressions_speak_proto_names_and_json_names() -> None:
     kind = worlds.kinds().kind(POD)
-    engine = worlds.kinds().engine
+    engine = cel.Engine(kind.message.DESCRIPTOR.file.pool)
     made = kind.message()
     made.spec.node_name = "n"
     made.status.pod_ip = "1.2.3.4"
@@ -412,7 +412,7 @@ def test_a_schema_says_what_is_wrong_with_it() -> None:
         schema.compile_schema(broken(rename_metadata))
     without = descriptor_pb2.FileDescriptorSet()
     without.file.extend(one for one in files.file if not one.name.endswith("meta/v1/meta.proto"))
-    with pytest.raises(ValueError, match=r"meta.proto is imported but not there"):
+    with pytest.raises(ValueError, match=r"imports kcore/meta/v1/meta.proto, which is not there"):
         schema.compile_schema(without.SerializeToString())
 
 

@@ -157,6 +157,10 @@ class PlainLog:
         self._known(kind)
         return ("spec.color",)
 
+    def served_since(self, kind: str) -> int:
+        self._known(kind)
+        return 0
+
     def remembers(self, kind: str) -> bool:
         self._known(kind)
         return not self.forgetful

@@ -104,7 +104,7 @@ class World:
         found = self.kernel.shown(Key(named.kind, named.namespace, named.name))
         if found is None:
             raise ApiError(Reason.NOT_FOUND, f"{kind} {name} not found")
-        return kinds().kind(kind).parse(found.body)
+        return self.kernel.schema.kind(kind).parse(found.body)
 
     def there(self, kind: str, name: str, namespace: str = "default") -> bool:
         """Whether there is such an object."""
@@ -117,7 +117,7 @@ class World:
         return True
 
     def _one(self, kind: str, result: Any) -> Any:
-        return kinds().kind(kind).parse(result.operations[0].object)
+        return self.kernel.schema.kind(kind).parse(result.operations[0].object)
 
 
 @contextlib.asynccontextmanager
@@ -137,9 +137,9 @@ async def world(
 
 def ref(kind: str, name: str, namespace: str = "default") -> pb.Ref:
     """Names an object; cluster-scoped kinds have no namespace."""
-    return pb.Ref(
-        kind=kind, name=name, namespace=namespace if kinds().kind(kind).namespaced else ""
-    )
+    known = kinds().kinds.get(kind)
+    namespaced = known is None or known.namespaced
+    return pb.Ref(kind=kind, name=name, namespace=namespace if namespaced else "")
 
 
 def create(kind: str, message: Any) -> pb.Operation:
