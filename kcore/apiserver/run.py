@@ -80,6 +80,10 @@ class Apiserver:
                     "Streams that are open.",
                     lambda: float(self.allowance.streams),
                 ),
+                "kcore_unread_bytes": (
+                    "Of answers that their callers have not read yet.",
+                    lambda: float(self.allowance.bytes),
+                ),
                 "kcore_store_waiting_seconds": (
                     "For how long the store has not answered.",
                     lambda: kernel.waiting_seconds,

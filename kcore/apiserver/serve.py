@@ -209,8 +209,11 @@ class Handler(grpc.GenericRpcHandler):
         self._metrics.started(method.kind, method.service, method.name)
         try:
             call = self._gate.call(self._identify, context, method.anybody)
-            with self._allowance.take(call.user.name, False):
-                answer = await _in_time(context, method, call, body)
+            lease = self._allowance.take(call.user.name, False)
+            # When the answer has left, which is later than when it is given to gRPC.
+            context.add_done_callback(lambda _: lease.release())
+            answer = await _in_time(context, method, call, body)
+            lease.hold(len(answer))
             trailing = _trailing(call)
             if trailing:
                 context.set_trailing_metadata(trailing)
@@ -239,13 +242,16 @@ class Handler(grpc.GenericRpcHandler):
         self._metrics.started(method.kind, method.service, method.name)
         try:
             call = self._gate.call(self._identify, context, method.anybody)
-            with self._allowance.take(call.user.name, True):
-                # The caller knows at once that it is served, however long nothing is said.
-                await context.send_initial_metadata(())
-                responses: AsyncGenerator[bytes, None] = method.serve(call, asked)
-                async with aclosing(responses):
-                    async for response in responses:
-                        await context.write(response)
+            lease = self._allowance.take(call.user.name, True)
+            context.add_done_callback(lambda _: lease.release())
+            # The caller knows at once that it is served, however long nothing is said.
+            await context.send_initial_metadata(())
+            responses: AsyncGenerator[bytes, None] = method.serve(call, asked)
+            async with aclosing(responses):
+                async for response in responses:
+                    lease.hold(len(response))
+                    await context.write(response)
+                    lease.hold(0)
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise

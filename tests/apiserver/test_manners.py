@@ -32,22 +32,68 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 
 def test_what_one_user_has_is_bounded_and_others_have_theirs() -> None:
-    allowance = Allowance(calls=2, streams=1)
-    with allowance.take("a", False), allowance.take("a", False), allowance.take("a", True):
-        for streaming in (False, True):
-            with pytest.raises(ApiError) as raised, allowance.take("a", streaming):
-                pass
-            assert raised.value.reason is Reason.EXHAUSTED
-            assert raised.value.retry_seconds
-        with allowance.take("b", False):
-            assert (allowance.calls, allowance.streams) == (3, 1)
-    assert (allowance.calls, allowance.streams) == (0, 0)
+    allowance = Allowance(calls_per_user=2, streams_per_user=1, bytes_per_user=100)
+    leases = [allowance.take("a", streaming) for streaming in (False, False, True)]
+    for streaming in (False, True):
+        with pytest.raises(ApiError) as raised:
+            allowance.take("a", streaming)
+        assert raised.value.reason is Reason.EXHAUSTED
+        assert raised.value.retry_seconds
+    other = allowance.take("b", False)
+    assert (allowance.calls, allowance.streams) == (3, 1)
+    # One alone may be of any size.
+    leases[0].hold(1000)
+    with pytest.raises(ApiError, match="1000 bytes of answers unread"):
+        leases[1].hold(1)
+    other.hold(1)
+    leases[0].hold(50)
+    leases[1].hold(50)
+    assert allowance.bytes == 101
+    for lease in (*leases, other):
+        lease.release()
+    assert (allowance.calls, allowance.streams, allowance.bytes) == (0, 0, 0)
     assert not allowance._taken
+
+
+async def test_whoever_does_not_read_is_not_answered_for_ever(tmp_path: Path) -> None:
+    async with world(tmp_path) as there, raw(there.socket) as dialled:
+        there.apiserver.allowance.bytes_per_user = 2 << 20
+        heavy = config_map("a", value="v" * 1_400_000)
+        await there.session().commit(create(CONFIG_MAP, heavy))
+        asked = pb.WatchRequest(selections=[pb.Selection(kind=CONFIG_MAP)]).SerializeToString()
+        calls = [dialled.unary_stream(WATCH)(asked) for _ in range(10)]
+        # Nobody reads: the first are stuck, the others are told.
+        await until(lambda: there.apiserver.allowance.streams < 10)
+        assert there.apiserver.allowance.bytes <= 3 << 20
+        for call in calls:
+            call.cancel()
+        await until(lambda: not there.apiserver.allowance._taken)
+
+
+@pytest.mark.parametrize("path", [GET, WATCH])
+async def test_whatever_way_a_call_ends_its_allowance_comes_back(tmp_path: Path, path: str) -> None:
+    async with world(tmp_path) as there, raw(there.socket) as dialled:
+        calls = []
+        for number in range(60):
+            if path == GET:
+                body = pb.GetRequest(ref=ref("kcore.core.v1.Namespace", "default", ""))
+                call: Any = dialled.unary_unary(path)(body.SerializeToString())
+            else:
+                asked = pb.WatchRequest(selections=[pb.Selection(kind=CONFIG_MAP)])
+                call = dialled.unary_stream(path)(asked.SerializeToString())
+            calls.append(call)
+            if number % 3 == 0:
+                await asyncio.sleep(0.001)
+            if number % 2 or path == WATCH:
+                call.cancel()
+        await dialled.unary_unary(path)(b"\xff").code()
+        await asyncio.gather(*(call.code() for call in calls))
+        await until(lambda: not there.apiserver.allowance._taken)
 
 
 async def test_too_many_streams_of_one_user_are_refused_and_others_served(tmp_path: Path) -> None:
     async with world(tmp_path) as there, raw(there.socket) as dialled:
-        there.apiserver.allowance._most = {False: 2, True: 3}
+        there.apiserver.allowance.streams_per_user = 3
         asked = pb.WatchRequest(selections=[pb.Selection(kind=CONFIG_MAP)]).SerializeToString()
         async with AsyncExitStack() as stack:
             for _ in range(3):
