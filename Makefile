@@ -12,7 +12,7 @@ AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev
 	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster sim bless bench \
+.PHONY: help setup packages root up down test test-fast test-cluster sim attack bless bench \
 	gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
@@ -43,6 +43,9 @@ bless: setup ## write what the goldens should be from what they are; read the di
 
 bench: root packages setup ## measure, each figure beside its floor
 	@$(VENV)/bin/python -m bench
+
+attack: setup ## throw raw HTTP/2 at a real apiserver, ten seconds for each attack
+	@KCORE_ATTACK_SECONDS=$(or $(SECONDS),10) $(VENV)/bin/pytest -q -s tests/security/test_http2.py
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes namespaces and containers \
