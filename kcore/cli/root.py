@@ -46,6 +46,7 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "exec": ("kcore.cli.exec:exec_", "Run a command in a container"),
         "attach": ("kcore.cli.attach:attach", "Join the main process of a container"),
         "port-forward": ("kcore.cli.port_forward:port_forward", "Lead ports here to a pod's"),
+        "cp": ("kcore.cli.cp:cp", "Copy files to and from a container"),
     },
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
