@@ -164,6 +164,25 @@ def generic(
     return made | ({"data": data} if data else {}) | ({"type": type_} if type_ else {})
 
 
+@create.command(name="schema")
+@click.argument("name")
+@click.option("--from-descriptors", "file", required=True, metavar="FILE")
+@_generator
+def schema(name: str, file: str) -> dict[str, Any]:
+    """Make kinds of a FileDescriptorSet, as protoc and buf write it.
+
+    \b
+    buf build -o widget.binpb
+    kcore create schema acme --from-descriptors widget.binpb
+    """
+    return {
+        "apiVersion": "kcore.dev/v1",
+        "kind": "Schema",
+        "metadata": {"name": name},
+        "spec": {"descriptors": _base64(_content(file))},
+    }
+
+
 @create.command(name="deployment")
 @click.argument("name")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
