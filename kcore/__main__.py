@@ -52,11 +52,26 @@ def parent(node: str, port: int, root: Path | None) -> None:
 
 @click.command(hidden=True)
 @_setup_options
-def apiserver(node: str, port: int, root: Path | None) -> None:
+@click.option("--retain-seconds", type=float, default=3600.0, show_default=True,
+              help="The past is kept for so long,")  # fmt: skip
+@click.option("--retain-revisions", type=int, default=100_000, show_default=True,
+              help="or for so many revisions, if these are fewer.")  # fmt: skip
+@click.option("--compact-seconds", type=float, default=30.0, show_default=True,
+              help="How often what is older is let go.")  # fmt: skip
+def apiserver(
+    node: str,
+    port: int,
+    root: Path | None,
+    retain_seconds: float,
+    retain_revisions: int,
+    compact_seconds: float,
+) -> None:
     """The kernel and its gRPC face."""
     from kcore.boot import place, setup
+    from kcore.kernel import kernel
 
-    _run(_apiserver(setup.Setup(place.Place.under(root), node, port)))
+    retention = kernel.Retention(retain_seconds, retain_revisions, compact_seconds)
+    _run(_apiserver(setup.Setup(place.Place.under(root), node, port), retention))
 
 
 @click.command(hidden=True)
@@ -68,7 +83,7 @@ def rooms(node: str, port: int, root: Path | None) -> None:
     _run(_rooms(setup.Setup(place.Place.under(root), node, port)))
 
 
-async def _apiserver(setup: "Setup") -> None:
+async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
     import kcore_api
 
     from kcore import admission
@@ -94,7 +109,9 @@ async def _apiserver(setup: "Setup") -> None:
         authority=where.ca,
         tokens=apiserver.owner(where.admin_token),
     )
-    async with kernel.opened(store, kinds, admission.BY_KIND, clock, chance, codec=codec) as opened:
+    async with kernel.opened(
+        store, kinds, admission.BY_KIND, clock, chance, codec=codec, retention=retention
+    ) as opened:
         await _first(opened, setup)
         await apiserver.run(opened, listeners, clock, chance)
 

@@ -59,10 +59,6 @@ _QUEUE_BYTES: Final = 64 << 20
 _CUT_LETTERS: Final = 100
 
 _REMEMBER_SECONDS: Final = 600.0
-_HOUSEKEEPING_SECONDS: Final = 30.0
-# The log goes back so far: by time, and by revisions.
-_RETENTION_SECONDS: Final = 3600.0
-_RETENTION_REVISIONS: Final = 100_000
 # Objects deleted at once because they have lived their time, and who does it.
 _BURIED_AT_ONCE: Final = 256
 _ACTOR: Final = "system:kernel"
@@ -72,6 +68,15 @@ _REOPEN_SECONDS: Final = 0.5
 _FOLLOWED_RECORDS: Final = 512
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How far the log goes back, and how often what is older is let go."""
+
+    seconds: float = 3600.0
+    revisions: int = 100_000
+    every_seconds: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ async def opened(
     *,
     codec: patch.Codec | None = None,
     page_secret: bytes = b"",
+    retention: Retention | None = None,
 ) -> AsyncIterator["Kernel"]:
     """A kernel on a store, with its background work; the store is closed at the end.
 
@@ -126,7 +132,8 @@ async def opened(
     signs page tokens; drawn from `chance` where there is none.
     """
     setting = commit.Setting(admission, chance, codec)
-    kernel = Kernel(store, schema, setting, clock, page_secret or chance.token(32).encode())
+    secret = page_secret or chance.token(32).encode()
+    kernel = Kernel(store, schema, setting, clock, secret, retention)
     await kernel.open()
     try:
         async with Tasks() as tasks:
@@ -152,8 +159,10 @@ class Kernel:
         setting: commit.Setting,
         clock: Clock,
         page_secret: bytes,
+        retention: Retention | None = None,
     ) -> None:
         """Call `open`, then `run`; or use `opened`."""
+        self._retention = retention or Retention()
         self._store = store
         self._setting = setting
         self._clock = clock
@@ -601,7 +610,7 @@ class Kernel:
 
     async def _keep_house(self) -> None:
         while True:
-            await self._clock.sleep(_HOUSEKEEPING_SECONDS)
+            await self._clock.sleep(self._retention.every_seconds)
             if self._failed is not None:
                 continue
             now = self._clock.now()
@@ -609,8 +618,8 @@ class Kernel:
             # While the disk is full or far away, this must wait too.
             with contextlib.suppress(Full, ApiError):
                 await self._bury(now)
-                oldest = await self._replica.revision_at(now - _RETENTION_SECONDS)
-                await self.compact(max(oldest, self._replica.head - _RETENTION_REVISIONS))
+                oldest = await self._replica.revision_at(now - self._retention.seconds)
+                await self.compact(max(oldest, self._replica.head - self._retention.revisions))
 
     def _forget_requests(self, now: float) -> None:
         known = self._remembered_at
