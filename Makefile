@@ -5,15 +5,15 @@ PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 BIN := $(dir $(shell command -v $(PYTHON)))
 # What kcore needs of Debian.
 PACKAGES := busybox-static catatonit containerd containernetworking-plugins iproute2 iptables \
-	libnftables1 nftables python3-venv runc
+	libnftables1 nftables python3-venv runc strace
 export PYTHONPATH :=
 # The API that must not be broken: main's, or on main itself that of the commit before.
 AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev-parse HEAD)),\
 	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster sim attack bless bench \
-	gen gen-check lint lint-proto breaking
+.PHONY: help setup packages root up down test test-fast test-cluster chaos sim attack bless \
+	bench gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-fast: setup ## the tests that need neither root nor containers
 
 test-cluster: root packages setup ## the tests on real containers
 	@$(VENV)/bin/pytest -q -m cluster tests
+
+chaos: root packages setup ## prove the kernel on real processes: kills, full disks, failed syncs, …; PROOFS="P1 P8"
+	@$(VENV)/bin/python -m tests.chaos $(PROOFS)
 
 sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50
 	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50)

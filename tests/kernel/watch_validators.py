@@ -40,8 +40,25 @@ class Told:
     body: bytes
 
 
+class Held:
+    """The whole log, and what each selection held of it, found out once for many streams."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        """`records`: from the first revision on, whatever has been compacted."""
+        self.log = list(records)
+        self._by_selection: dict[tuple[str, Callable[[Any], bool]], _History] = {}
+
+    def by(self, asked: Asked) -> "_History":
+        """What a selection held at each revision."""
+        selection = asked.kind, asked.matches
+        found = self._by_selection.get(selection)
+        if found is None:
+            found = self._by_selection[selection] = _History(self.log, asked)
+        return found
+
+
 def check(
-    records: Iterable[Record],
+    records: Iterable[Record] | Held,
     responses: Sequence[pb.WatchResponse],
     asked: Sequence[Asked],
     *,
@@ -52,13 +69,13 @@ def check(
     `records` is the log from the first revision on, whatever has been compacted. `keeps_up`: the
     reader got every change; otherwise merging is allowed.
     """
-    log = list(records)
+    held = records if isinstance(records, Held) else Held(records)
     _bookmarkable(responses)
     _ordered(responses)
     _atomic(responses)
     count = 0
     for index, one in enumerate(asked):
-        count += _selection(log, responses, index, one, keeps_up)
+        count += _selection(held, responses, index, one, keeps_up)
     return count
 
 
@@ -92,14 +109,14 @@ def _atomic(responses: Sequence[pb.WatchResponse]) -> None:
 
 
 def _selection(
-    log: list[Record],
+    held: Held,
     responses: Sequence[pb.WatchResponse],
     index: int,
     asked: Asked,
     keeps_up: bool,
 ) -> int:
     """Unique, reliable, resumable, previous value, is-create and filter, for one selection."""
-    history = _History(log, asked)
+    history = held.by(asked)
     view = history.state(asked.start) if asked.start else {}
     marked = [
         (
@@ -147,7 +164,7 @@ def _selection(
     if keeps_up and not present and marked:
         last = marked[-1][0]
         expected_events = [
-            event for event in events_of(log, asked) if since < event.revision <= last
+            event for event in events_of(held.log, asked) if since < event.revision <= last
         ]
         assert told == expected_events, f"reliable: {told} is not {expected_events}"
     return len(seen)
@@ -173,7 +190,7 @@ def _fits(
         if last is None:
             # It entered and left within what was merged.
             return
-        before = asked.decode(last[1])
+        before, shown = _copied(asked.decode(last[1])), _copied(shown)
         # The deletion itself may have left its mark.
         for one in (before, shown):
             for name in ("resource_version", "deletion_timestamp", "deletion_grace_period_seconds"):
@@ -182,6 +199,10 @@ def _fits(
     else:
         current = history.at(event.key, event.revision)
         assert current == (event.uid, event.body), f"previous value: {event.key} is not the log's"
+
+
+def _copied(message: Any) -> Any:
+    return type(message).FromString(message.SerializeToString())
 
 
 class _History:
@@ -229,7 +250,7 @@ def events_of(log: Iterable[Record], asked: Asked) -> list[Told]:
                 )
                 held[key] = message
             elif was:
-                last = type(was).FromString(was.SerializeToString())
+                last = _copied(was)
                 last.metadata.resource_version = str(revision)
                 body = last.SerializeToString(deterministic=True)
                 told.append(Told(DELETED, key, last.metadata.uid, revision, body))

@@ -1,0 +1,18 @@
+"""A short form of each proof; the figures are `make chaos`'s (see README.md here)."""
+
+import pytest
+
+from tests.chaos import __main__ as chaos
+from tests.chaos.backing import BACKINGS
+
+# These mount, or trace.
+_ROOT = ("P2", "P5", "sync")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.cluster if one in _ROOT else ()) for one in chaos.SMALL],
+)
+def test_holds(name: str) -> None:
+    proof = chaos.run(chaos.SMALL[name], BACKINGS["sqlite"]())
+    assert not proof.broken, str(proof)
