@@ -139,7 +139,7 @@ async def _rooms(setup: "Setup") -> None:
     from kcore.boot import certificates
     from kcore.chance import Chance
     from kcore.client import channel, kubeconfig
-    from kcore.clock import SystemClock
+    from kcore.clock import SystemClock, local_zone
     from kcore.kubelet import cri
     from kcore.kubelet import node as node_settings
     from kcore.kubelet import run as kubelet
@@ -175,7 +175,8 @@ async def _rooms(setup: "Setup") -> None:
         Tasks() as tasks,
     ):
         authority = where.ca.read_text()
-        tasks.start(controllers.run(manager, clock, chance.fork("controllers"), authority))
+        controllers_chance = chance.fork("controllers")
+        tasks.start(controllers.run(manager, clock, controllers_chance, authority, local_zone()))
         tasks.start(scheduler.run(binder, clock, chance.fork("scheduler")))
         tasks.start(kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")))
         tasks.start(network.run(node, setup.node, where.cni_config, where.cni_state, clock))

@@ -6,7 +6,12 @@ simulation passes one whose time is its event loop's, so that hours pass in mill
 
 import asyncio
 import time
+from datetime import UTC, tzinfo
+from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo
+
+_LOCAL = Path("/etc/localtime")
 
 
 class Clock(Protocol):
@@ -59,3 +64,12 @@ class LoopClock:
     async def sleep(self, seconds: float) -> None:
         """Sleeps in the loop's time."""
         await asyncio.sleep(seconds)
+
+
+def local_zone() -> tzinfo:
+    """The time zone that this machine is set to; UTC where it is set to none."""
+    try:
+        with _LOCAL.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError):
+        return UTC

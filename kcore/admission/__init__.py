@@ -13,13 +13,15 @@ them: by attribute only. It must not know who writes, nor keep anything.
 from collections.abc import Callable
 from typing import Any
 
-from kcore.admission import endpoint_slice, namespace, pod, secret, service
+from kcore.admission import cron_job, endpoint_slice, job, namespace, pod, secret, service
 from kcore.wire.errors import Violation
 
 Read = Callable[[str, str, str], Any]
 Admit = Callable[[Any, Any, Read], list[Violation]]
 
 BY_KIND: dict[str, Admit] = {
+    "kcore.batch.v1.CronJob": cron_job.admit,
+    "kcore.batch.v1.Job": job.admit,
     "kcore.core.v1.Namespace": namespace.admit,
     "kcore.core.v1.Pod": pod.admit,
     "kcore.core.v1.Secret": secret.admit,

@@ -4,13 +4,17 @@ Each is a pure function from a view of the objects to transactions; reconcile/ g
 `run` runs all of them. They know kinds and the rules between them, not how pods are run.
 """
 
+from datetime import UTC, tzinfo
+
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.controllers import (
+    cronjob,
     daemonset,
     deployment,
     endpoints,
     garbage,
+    job,
     namespace,
     orphan,
     replicaset,
@@ -21,8 +25,8 @@ from kcore.reconcile.controller import Controller
 from kcore.wire.api import Api
 
 
-def every(root_certificate: str = "") -> list[Controller]:
-    """All controllers, owners before what they own; see `namespace.controller`."""
+def every(root_certificate: str = "", zone: tzinfo = UTC) -> list[Controller]:
+    """All controllers, owners before what they own; see `namespace` and `cronjob`."""
     return [
         namespace.controller(root_certificate),
         deployment.CONTROLLER,
@@ -30,11 +34,15 @@ def every(root_certificate: str = "") -> list[Controller]:
         endpoints.CONTROLLER,
         statefulset.CONTROLLER,
         daemonset.CONTROLLER,
+        cronjob.controller(zone),
+        job.CONTROLLER,
         orphan.CONTROLLER,
         garbage.CONTROLLER,
     ]
 
 
-async def run(api: Api, clock: Clock, chance: Chance, root_certificate: str = "") -> None:
+async def run(
+    api: Api, clock: Clock, chance: Chance, root_certificate: str = "", zone: tzinfo = UTC
+) -> None:
     """Runs all controllers until cancelled."""
-    await loop.run(api, every(root_certificate), clock, chance)
+    await loop.run(api, every(root_certificate, zone), clock, chance)
