@@ -8,10 +8,13 @@ do not shift another's.
 import hashlib
 import random
 import secrets
-import uuid
 
 # No vowels and no look-alikes, so that no name says anything.
 SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+
+# Of a UUID the bits that say its variant and version, and what they are in version 4.
+_UUID_FIXED = 0xC000 << 48 | 0xF000 << 64
+_UUID_4 = 0x8000 << 48 | 4 << 76
 
 
 class Chance:
@@ -32,7 +35,10 @@ class Chance:
 
     def uid(self) -> str:
         """A UUID version 4."""
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        # As uuid.UUID(int=…, version=4) says it, in a third of the time.
+        drawn = self._random.getrandbits(128) & ~_UUID_FIXED | _UUID_4
+        digits = f"{drawn:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def suffix(self, length: int = 5) -> str:
         """Letters for a generated name."""

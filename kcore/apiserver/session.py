@@ -163,12 +163,15 @@ class Session:
         refused: dict[int, ApiError] = {}
         permitted = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
         for index, transaction in enumerate(request.transactions):
+            whole = permitted.transactions.add()
+            whole.CopyFrom(transaction)
             try:
-                permitted.transactions.append(self._permit(transaction))
+                self._permit(whole)
             except ApiError as error:
                 if len(request.transactions) == 1:
                     raise
                 refused[index] = error
+                del permitted.transactions[-1]
         if not refused:
             return await self._kernel.commit(permitted, self.user.name)
         results = iter(await self._results(permitted))
@@ -235,10 +238,8 @@ class Session:
             return (pb.TransactionResult(error=errors.to_status(error)),)
         return tuple(response.results)
 
-    def _permit(self, transaction: pb.Transaction) -> pb.Transaction:
-        """The transaction with whole references, if the caller may do all of it."""
-        whole = pb.Transaction()
-        whole.CopyFrom(transaction)
+    def _permit(self, whole: pb.Transaction) -> None:
+        """Makes the transaction's references whole, if the caller may do all of it."""
         if whole.because and not self._decide(self.user, authorize.CAUSE, "", "", "", "").allowed:
             said = f'User "{self.user.name}" cannot say what its writes are because of'
             raise ApiError(Reason.FORBIDDEN, said)
@@ -246,7 +247,6 @@ class Session:
             self.check("get", guard.ref.kind, guard.ref.namespace, guard.ref.name)
         for index, operation in enumerate(whole.operations):
             self._permit_operation(whole, operation, f"operations[{index}]")
-        return whole
 
     def _permit_operation(self, whole: pb.Transaction, operation: pb.Operation, path: str) -> None:
         ref = operation.ref

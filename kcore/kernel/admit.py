@@ -127,6 +127,8 @@ def check(
             continue
         if condition.parts is not None and condition.parts.isdisjoint(changed):
             continue
+        if condition.idle_without is not None and not getattr(new, condition.idle_without):
+            continue
         held = condition.holds(activation())
         if held is not True:
             words = rule.message_words

@@ -17,6 +17,7 @@ and wants nothing any more, nobody else wanting anything, nothing stays: default
 Pure; knows no kind.
 """
 
+import functools
 import json
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from kcore.kernel import fieldset
-from kcore.kernel.fieldset import SELF, Tree
+from kcore.kernel.fieldset import LEAF, SELF, Tree
 from kcore.kernel.layout import Layout, Slot, Sort, layout_of, value_text
 from kcore.wire.errors import ApiError, Reason, Violation, invalid
 
@@ -549,8 +550,8 @@ def _seconds(entry: _Entry) -> int:
 
 def _template(new: Any) -> bytes:
     """FieldsV1 of a new object. What objects of one template have in common is worked out once."""
-    pieces: list[tuple[str, bytes]] = []
     layout = layout_of(new.DESCRIPTOR)
+    pieces: list[tuple[str, bytes]] = []
     for field, value in new.ListFields():
         slot = layout.by_name.get(field.name)
         if slot is None:
@@ -558,32 +559,58 @@ def _template(new: Any) -> bytes:
         if slot.sort is Sort.INLINE:
             return fieldset.dump(fieldset.gather(layout, new))
         if slot.name == "metadata":
-            text = fieldset.dump(fieldset.gather(slot.below, value))
-            if text == b"{}":
+            owned = [
+                (one.key, _text(one, inner))
+                for inner_field, inner in value.ListFields()
+                if (one := slot.below.by_name.get(inner_field.name)) is not None
+            ]
+            if owned:
                 # It is there in every object, and nobody's.
-                continue
-        elif slot.sort is Sort.MESSAGE:
-            text = _template_part(slot, value)
+                pieces.append((slot.key, _joined(owned)))
         else:
-            text = fieldset.dump(fieldset.gather_field(slot, value))
-        pieces.append((slot.key, text))
-    return (
-        b"{" + b",".join(b'"%s":%s' % (key.encode(), text) for key, text in sorted(pieces)) + b"}"
-    )
+            pieces.append((slot.key, _text(slot, value)))
+    return _joined(pieces)
 
 
-def _template_part(slot: Slot, value: Any) -> bytes:
+def _joined(pieces: list[tuple[str, bytes]]) -> bytes:
+    pieces.sort()
+    return b"{%b}" % b",".join([b'"%b":%b' % (key.encode(), text) for key, text in pieces])
+
+
+def _text(slot: Slot, value: Any) -> bytes:
+    """FieldsV1 of one field."""
+    if slot.sort is Sort.VALUE:
+        return b"{}"
+    if slot.sort is Sort.MAP:
+        return _keys_text(tuple(value))
+    if slot.sort is Sort.MESSAGE:
+        content = value.SerializeToString(deterministic=True)
+    elif slot.sort is Sort.KEYED:
+        content = b"".join([b"%d:%b" % (len(one), one) for one in map(_bytes, value)])
+    else:
+        return fieldset.dump(fieldset.gather_field(slot, value))
     # By digest: contents may be secret, and are not to be kept.
-    content = blake2b(value.SerializeToString(deterministic=True), digest_size=16).digest()
-    known = _parts.get((slot, content))
+    digest = blake2b(content, digest_size=16).digest()
+    known = _parts.get((slot, digest))
     if known is None:
-        known = fieldset.dump(fieldset.gather(slot.below, value))
+        known = fieldset.dump(fieldset.gather_field(slot, value))
         if len(known) > _TEMPLATE_BYTES:
             return known
         if len(_parts) >= _TEMPLATES:
             _parts.popitem(last=False)
-        _parts[slot, content] = known
+        _parts[slot, digest] = known
     return known
+
+
+def _bytes(message: Any) -> bytes:
+    made: bytes = message.SerializeToString(deterministic=True)
+    return made
+
+
+@functools.lru_cache(maxsize=_TEMPLATES)
+def _keys_text(keys: tuple[str, ...]) -> bytes:
+    """FieldsV1 of a map with these keys."""
+    return fieldset.dump({f"f:{key}": LEAF for key in keys})
 
 
 _parts: OrderedDict[tuple[Slot, bytes], bytes] = OrderedDict()

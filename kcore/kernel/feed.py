@@ -21,7 +21,6 @@ may see what is a function that the caller passes in.
 """
 
 import asyncio
-import dataclasses
 import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -616,7 +615,7 @@ def merge_per_revision(changes: Iterable[Change]) -> list[Change]:
             if change.after is None and earlier.before is not None:
                 # What was between was never there for anybody else.
                 last = frame.with_revision(earlier.before.body, record.revision)
-                record = dataclasses.replace(record, body=last)
+                record = record._replace(body=last)
             places[key] = len(merged)
             merged.append(Change(record, earlier.before, change.after))
         else:

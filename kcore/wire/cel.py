@@ -49,7 +49,16 @@ class Failed:
 class Expression:
     """A compiled expression; immutable."""
 
-    __slots__ = ("_activation", "_eval", "constant", "parts", "text", "type", "uses_old")
+    __slots__ = (
+        "_activation",
+        "_eval",
+        "constant",
+        "idle_without",
+        "parts",
+        "text",
+        "type",
+        "uses_old",
+    )
 
     def __init__(self, text: str, environment: Any) -> None:
         """`text` is in proto names; RuntimeError says what is wrong with it."""
@@ -63,6 +72,8 @@ class Expression:
         self.parts = _parts(text)
         names = _LITERAL.sub("", text)
         self.uses_old = re.search(r"\bold_self\b", names) is not None
+        # A list or map without whose elements it is true.
+        self.idle_without = _idle_without(text)
         # Set where the value is the same for every message, always.
         self.constant = self.parts == frozenset() and not re.search(r"\bnow\b", names)
 
@@ -208,6 +219,20 @@ def _parts(text: str) -> frozenset[str] | None:
     names = _LITERAL.sub("", text)
     parts = re.findall(r"(?<![\w.])(?:old_)?self\b\s*(?:\.\s*(\w+))?", names)
     return None if "" in parts else frozenset(parts)
+
+
+def _idle_without(text: str) -> str | None:
+    """The field, where the text is `self.field.all(…)` and nothing else."""
+    begin = re.match(r"\s*self\.(\w+)\.all\(", text)
+    if begin is None:
+        return None
+    plain = _LITERAL.sub(lambda literal: " " * len(literal[0]), text)
+    depth = 1
+    for at in range(begin.end(), len(plain)):
+        depth += (plain[at] == "(") - (plain[at] == ")")
+        if not depth:
+            return begin[1] if not plain[at + 1 :].strip() else None
+    return None
 
 
 def _functions(pool: DescriptorPool) -> list[Any]:
