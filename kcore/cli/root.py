@@ -56,6 +56,8 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "api-resources": ("kcore.cli.about:api_resources", "List the kinds"),
         "explain": ("kcore.cli.about:explain", "Show what a kind's fields mean"),
         "config": ("kcore.cli.config:config", "Show and change the kubeconfig"),
+        "ctx": ("kcore.cli.context:ctx", "Show the contexts, or switch to one"),
+        "ns": ("kcore.cli.context:ns", "Show the namespaces, or switch to one"),
         "version": ("kcore.cli.about:version", "Show the versions of client and server"),
     },
 }

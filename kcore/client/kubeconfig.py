@@ -13,13 +13,16 @@ The shape is Kubernetes' own. kcore's addresses stand in the cluster's extension
 
 `load` merges the files of $KUBECONFIG (or ~/.kube/config), the first to say something wins;
 `target` tells where to connect to. Where no file speaks of kcore it is the local socket, or within
-a pod the service account's mount. Must not know gRPC.
+a pod the service account's mount. What a kubeconfig asks for and kcore does not do (programs that
+make credentials, proxies, passwords) is refused, and no program is ever run. `put`, `remove` and
+`use_context` change the files. Must not know gRPC.
 """
 
 import base64
 import binascii
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -27,7 +30,27 @@ from kcore.client.problem import meant
 
 EXTENSION: Final = "kcore.dev/endpoint"
 SOCKET: Final = "/run/kcore/kcore.sock"
+# Where to go back to: the context before this one, and each context's namespace before.
+PREVIOUS: Final = "kcore.dev/previous"
 _ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
+# What a kubeconfig may weigh, and a certificate or a key.
+_FILE_BYTES: Final = 4 << 20
+_CONTENT_BYTES: Final = 1 << 20
+# What is asked for in vain, and what to do instead.
+_NOT_FOR_CLUSTERS: Final = {
+    "proxy-url": "kcore goes through no proxy",
+    "insecure-skip-tls-verify": "servers are always verified; give certificate-authority",
+}
+_NOT_FOR_USERS: Final = {
+    "exec": "programs that make credentials are never run; give a token or a client certificate",
+    "auth-provider": "there are no auth providers; give a token or a client certificate",
+    "username": "there are no passwords; give a token or a client certificate",
+    "password": "there are no passwords; give a token or a client certificate",
+    "as": "nobody acts as somebody else from here",
+    "as-uid": "nobody acts as somebody else from here",
+    "as-groups": "nobody acts as somebody else from here",
+    "as-user-extra": "nobody acts as somebody else from here",
+}
 
 
 class Unusable(Exception):
@@ -62,10 +85,14 @@ class Config:
     """Merged files. Each entry is a named dict, as in the files."""
 
     files: list[str] = field(default_factory=list)
+    # Where new entries are written to.
+    default: str = ""
     current_context: str = ""
     contexts: dict[str, dict[str, Any]] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    previous_context: str = ""
+    previous_namespaces: dict[str, str] = field(default_factory=dict)
     # Directory of the file that each ("cluster" or "user", name) came from.
     directories: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -84,8 +111,7 @@ def load(files: list[str], *, required: bool = False) -> Config:
     config = Config()
     for path in files:
         try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
+            text = _text(path)
         except FileNotFoundError:
             if required:
                 raise Unusable(f"{path}: no such file") from None
@@ -93,6 +119,7 @@ def load(files: list[str], *, required: bool = False) -> Config:
         except (OSError, UnicodeDecodeError) as wrong:
             raise Unusable(f"{path}: {wrong}") from None
         _merge(config, path, _parsed(text, path))
+    config.default = config.files[-1] if config.files else (files[-1] if files else "")
     return config
 
 
@@ -133,32 +160,129 @@ def use_context(config: Config, name: str) -> str:
     """Makes the context the current one; returns the file that says so now."""
     if name not in config.contexts:
         raise Unusable(f'there is no context "{name}"{meant(name, config.contexts)}')
-    for path in config.files:
-        plain = _parsed(_text(path), path)
-        if plain.get("current-context") or path == config.files[-1]:
-            plain["current-context"] = name
-            write(path, plain)
-            return path
-    raise Unusable("there is no kubeconfig to write to")
+    path = next((p for p in config.files if _read(p).get("current-context")), config.default)
+
+    def change(plain: dict[str, Any]) -> None:
+        former = plain.get("current-context")
+        plain["current-context"] = name
+        if former and former != name:
+            _previous(plain)["context"] = former
+
+    _change(path, change)
+    return path
 
 
 def set_namespace(config: Config, name: str, namespace: str) -> None:
     """Sets a context's namespace in the file that it stands in."""
     if name not in config.contexts:
         raise Unusable(f'there is no context "{name}"{meant(name, config.contexts)}')
+    former = _namespace(config.contexts[name])
+    path = put(config, "contexts", name, {"namespace": namespace})
+    if former != namespace:
+
+        def change(plain: dict[str, Any]) -> None:
+            previous = _previous(plain)
+            previous["namespaces"] = {**(previous.get("namespaces") or {}), name: former}
+
+        _change(path, change)
+
+
+def put(config: Config, plural: str, name: str, values: Mapping[str, Any]) -> str:
+    """Sets values of an entry where it stands, or makes one; returns the file.
+
+    A value of None is taken away.
+    """
+    singular = plural.removesuffix("s")
+
+    def change(plain: dict[str, Any]) -> None:
+        entries = plain.setdefault(plural, None) or []
+        plain[plural] = entries
+        entry = next((one for one in entries if one.get("name") == name), None)
+        if entry is None:
+            entry = {"name": name}
+            entries.append(entry)
+        merged = {**(entry.get(singular) or {}), **values}
+        entry[singular] = {key: value for key, value in merged.items() if value is not None}
+
+    path = _home(config, plural, name) or config.default
+    _change(path, change)
+    return path
+
+
+def remove(config: Config, plural: str, name: str) -> str:
+    """Takes an entry away from every file; returns the one that it was read from."""
+    found = _home(config, plural, name)
+    if not found:
+        known = [one["name"] for path in config.files for one in _entries(_read(path), plural)]
+        raise Unusable(f'there is no {plural.removesuffix("s")} "{name}"{meant(name, known)}')
+
+    def change(plain: dict[str, Any]) -> None:
+        plain[plural] = [one for one in _entries(plain, plural) if one.get("name") != name]
+
     for path in config.files:
-        plain = _parsed(_text(path), path)
-        for entry in plain.get("contexts") or []:
-            if entry.get("name") == name:
-                entry["context"] = {**(entry.get("context") or {}), "namespace": namespace}
-                write(path, plain)
-                return
+        if any(one.get("name") == name for one in _entries(_read(path), plural)):
+            _change(path, change)
+    return found
+
+
+def rename_context(config: Config, name: str, to: str) -> None:
+    """Gives a context another name; it stays the current one if it was."""
+    if to in config.contexts:
+        raise Unusable(f'there is a context "{to}" already')
+    path = _home(config, "contexts", name)
+    if not path:
+        raise Unusable(f'there is no context "{name}"{meant(name, config.contexts)}')
+
+    def change(plain: dict[str, Any]) -> None:
+        for one in _entries(plain, "contexts"):
+            if one.get("name") == name:
+                one["name"] = to
+
+    _change(path, change)
+    if config.current_context == name:
+        for file in config.files:
+            if _read(file).get("current-context") == name:
+                _change(file, lambda plain: plain.update({"current-context": to}))
+
+
+def _home(config: Config, plural: str, name: str) -> str:
+    """The file that an entry was read from; "" where there is none."""
+    for path in config.files:
+        if any(one.get("name") == name for one in _entries(_read(path), plural)):
+            return path
+    return ""
+
+
+def _entries(plain: Mapping[str, Any], plural: str) -> list[dict[str, Any]]:
+    return plain.get(plural) or []
+
+
+def _change(path: str, change: Callable[[dict[str, Any]], None]) -> None:
+    if not path:
+        raise Unusable("there is no kubeconfig to write to")
+    plain = _read(path) if os.path.exists(path) else {"apiVersion": "v1", "kind": "Config"}
+    change(plain)
+    write(path, plain)
+
+
+def _previous(plain: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of the past, to be changed."""
+    extensions = plain.get("extensions") or []
+    plain["extensions"] = extensions
+    for one in extensions:
+        if one.get("name") == PREVIOUS and isinstance(one.get("extension"), dict):
+            found: dict[str, Any] = one["extension"]
+            return found
+    made: dict[str, Any] = {}
+    extensions.append({"name": PREVIOUS, "extension": made})
+    return made
 
 
 def write(path: str, plain: Mapping[str, Any]) -> None:
-    """Replaces a kubeconfig file, readable by its owner only."""
+    """Replaces a kubeconfig file, readable by its owner only; a link to it stays one."""
     from kcore.client import yaml_writer
 
+    path = os.path.realpath(path)
     directory = os.path.dirname(os.path.abspath(path))
     os.makedirs(directory, mode=0o700, exist_ok=True)
     draft = f"{path}.new"
@@ -195,8 +319,16 @@ def plain(config: Config, *, secrets: bool = False) -> dict[str, Any]:
 
 
 def _text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    # Not more than a kubeconfig has: there are files without end.
+    with open(path, "rb") as file:
+        data = file.read(_FILE_BYTES + 1)
+    if len(data) > _FILE_BYTES:
+        raise Unusable(f"{path}: is longer than a kubeconfig can be ({_FILE_BYTES >> 20} MiB)")
+    return data.decode()
+
+
+def _read(path: str) -> dict[str, Any]:
+    return _parsed(_text(path), path)
 
 
 def _parsed(text: str, path: str) -> dict[str, Any]:
@@ -234,6 +366,14 @@ def _merge(config: Config, path: str, plain: dict[str, Any]) -> None:
             if name and name not in into:
                 into[name] = entry.get(singular) or {}
                 config.directories[singular, name] = directory
+    for extension in plain.get("extensions") or []:
+        if isinstance(extension, dict) and extension.get("name") == PREVIOUS:
+            said = extension.get("extension") or {}
+            config.previous_context = config.previous_context or str(said.get("context") or "")
+            config.previous_namespaces = {
+                **(said.get("namespaces") or {}),
+                **config.previous_namespaces,
+            }
 
 
 def _namespace(context: Mapping[str, Any]) -> str:
@@ -252,6 +392,9 @@ def _target(config: Config, name: str) -> Target:
             raise Unusable(f'context "{name}" names user "{user_name}", which is not there')
         user = {}
     endpoint = _endpoint(cluster)
+    if endpoint:
+        _check(f'cluster "{cluster_name}"', cluster, _NOT_FOR_CLUSTERS)
+        _check(f'user "{user_name}"', user, _NOT_FOR_USERS)
     at_cluster = config.directories["cluster", cluster_name]
     at_user = config.directories.get(("user", user_name), "")
     made = Target(
@@ -276,6 +419,12 @@ def _target(config: Config, name: str) -> Target:
     )
 
 
+def _check(what: str, entry: Mapping[str, Any], refused: Mapping[str, str]) -> None:
+    for key, why in refused.items():
+        if entry.get(key):
+            raise Unusable(f"{what} has {key}, which is not supported: {why}")
+
+
 def _endpoint(cluster: Mapping[str, Any]) -> Mapping[str, Any]:
     for entry in cluster.get("extensions") or []:
         if isinstance(entry, dict) and entry.get("name") == EXTENSION:
@@ -296,10 +445,17 @@ def _content(entry: Mapping[str, Any], key: str, directory: str) -> bytes | None
     if not path:
         return None
     try:
-        with open(os.path.join(directory, str(path)), "rb") as file:
-            return file.read()
+        # Not waiting for anybody to write into a pipe.
+        handle = os.open(os.path.join(directory, str(path)), os.O_RDONLY | os.O_NONBLOCK)
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Unusable(f"{key}: {path} is not a regular file")
+            content = file.read(_CONTENT_BYTES + 1)
     except OSError as wrong:
         raise Unusable(f"{key}: {wrong}") from None
+    if len(content) > _CONTENT_BYTES:
+        raise Unusable(f"{key}: {path} is too long ({_CONTENT_BYTES >> 20} MiB at most)")
+    return content
 
 
 def _file(entry: Mapping[str, Any], key: str, directory: str) -> str:

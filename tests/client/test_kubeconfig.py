@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,3 +152,84 @@ def test_what_is_no_kubeconfig_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(text)
     with pytest.raises(kubeconfig.Unusable):
         kubeconfig.load([str(tmp_path / "config")])
+
+
+def test_entries_are_put_renamed_and_removed_where_they_stand(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    two = tmp_path / "two" / "config"
+    assert kubeconfig.put(load(environ), "users", "nobody", {"token": "t"}) == str(two)
+    assert kubeconfig.put(load(environ), "clusters", "new", {"server": "s"}) == str(two)
+    kubeconfig.put(load(environ), "users", "nobody", {"tokenFile": None})
+    config = load(environ)
+    assert config.users["nobody"] == {"token": "t"} and config.clusters["new"] == {"server": "s"}
+    kubeconfig.rename_context(config, "kcore", "main")
+    config = load(environ)
+    # The other file has one of that name, too, which was hidden.
+    assert config.current_context == "main" and config.contexts["main"]["namespace"] == "shop"
+    kubeconfig.remove(config, "clusters", "new")
+    assert "new" not in load(environ).clusters
+    with pytest.raises(kubeconfig.Unusable, match='no cluster "kcor", did you mean "kcore"'):
+        kubeconfig.remove(config, "clusters", "kcor")
+    with pytest.raises(kubeconfig.Unusable, match='a context "main" already'):
+        kubeconfig.rename_context(load(environ), "other", "main")
+
+
+def test_what_was_before_is_kept_in_the_formats_own_place(environ: dict[str, str]) -> None:
+    kubeconfig.use_context(load(environ), "other")
+    assert load(environ).previous_context == "kcore"
+    kubeconfig.use_context(load(environ), "other")
+    assert load(environ).previous_context == "kcore"
+    kubeconfig.set_namespace(load(environ), "kcore", "blue")
+    kubeconfig.set_namespace(load(environ), "other", "red")
+    assert load(environ).previous_namespaces == {"kcore": "shop", "other": "default"}
+    assert kubeconfig.target(load(environ), environ, context="kcore").grpc
+
+
+def test_a_link_to_a_kubeconfig_stays_one(environ: dict[str, str], tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "one" / "config")
+    kubeconfig.use_context(kubeconfig.load([str(link)]), "elsewhere")
+    assert link.is_symlink()
+    assert load(environ).current_context == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("plural", "name", "values", "said"),
+    [
+        ("users", "admin", {"exec": {"command": "/bin/touch", "args": ["RAN"]}}, "has exec"),
+        ("users", "admin", {"auth-provider": {"name": "gcp"}}, "has auth-provider"),
+        ("users", "admin", {"username": "u", "password": "p"}, "has username"),
+        ("users", "admin", {"as": "root"}, "has as,"),
+        ("clusters", "kcore", {"proxy-url": "http://proxy"}, "has proxy-url"),
+        ("clusters", "kcore", {"insecure-skip-tls-verify": True}, "insecure-skip-tls-verify"),
+        ("clusters", "kcore", {"certificate-authority": "/dev/zero"}, "not a regular file"),
+        ("clusters", "kcore", {"certificate-authority": "PIPE"}, "not a regular file"),
+        ("clusters", "kcore", {"certificate-authority": "HUGE"}, "too long"),
+        ("clusters", "kcore", {"certificate-authority": "/nothing"}, "No such file"),
+    ],
+)
+def test_s84_what_is_not_supported_is_refused_and_never_run(
+    environ: dict[str, str],
+    tmp_path: Path,
+    plural: str,
+    name: str,
+    values: dict[str, Any],
+    said: str,
+) -> None:
+    os.mkfifo(tmp_path / "one" / "PIPE")
+    with open(tmp_path / "one" / "HUGE", "wb") as file:
+        file.truncate(1 << 40)
+    ran = tmp_path / "ran"
+    if "exec" in values:
+        values["exec"]["args"] = [str(ran)]
+    kubeconfig.put(load(environ), plural, name, values)
+    with pytest.raises(kubeconfig.Unusable, match=said):
+        kubeconfig.target(load(environ), environ, context="kcore")
+    assert not ran.exists()
+
+
+def test_s84_a_kubeconfig_without_end_is_refused() -> None:
+    with pytest.raises(kubeconfig.Unusable, match="longer than a kubeconfig can be"):
+        kubeconfig.load(["/dev/zero"])
+    assert kubeconfig.load(["/dev/null"]).contexts == {}
