@@ -24,7 +24,12 @@ from kcore.client.problem import meant
 async def api_resources(
     session: Session, namespaced: bool | None, api_group: str | None, no_headers: bool, form: str
 ) -> int:
-    """List the kinds."""
+    """List the kinds.
+
+    \b
+    kcore api-resources -o wide
+    kcore api-resources --api-group=apps --namespaced=true
+    """
     catalogue = await session.kinds()
     shown = [
         kind
@@ -53,6 +58,19 @@ async def api_resources(
         rows.append(row)
     for line in Table(headers, show_headers=not no_headers).lines(rows):
         session.out(line)
+    return 0
+
+
+@click.command(name="api-versions")
+@click.pass_obj
+async def api_versions(session: Session) -> int:
+    """List the groups of kinds, with their versions.
+
+    \b
+    kcore api-versions
+    """
+    for version in sorted({kind.api_version for kind in (await session.kinds()).kinds}):
+        session.out(version)
     return 0
 
 

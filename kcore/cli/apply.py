@@ -1,16 +1,14 @@
 """`kcore apply`: objects become as manifests say, by server-side apply with field owners."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import click
 from google.protobuf.message import Message
-from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.cli import objects, options, output, submit
+from kcore.cli.report import Report
 from kcore.cli.session import Session
-from kcore.client.manifest import Manifest
 
 
 @click.command()
@@ -18,9 +16,11 @@ from kcore.client.manifest import Manifest
 @options.namespace
 @options.dry_run
 @options.output
+@options.selector
+@options.manager
+@click.option("-k", "--kustomize", "kustomization", default="", hidden=True)
 @click.option("--server-side", is_flag=True, help="Leave fields alone that others own.")
 @click.option("--force-conflicts", is_flag=True, help="With --server-side: take them.")
-@click.option("--field-manager", default=objects.MANAGER, help="Who owns the fields.")
 @click.option("--wait", "waits", is_flag=True, help="Wait until all is ready; else exit code 3.")
 @click.option("--timeout", type=options.SECONDS, default=300.0, help="With --wait: how long.")
 @click.pass_obj
@@ -32,7 +32,9 @@ async def apply(
     form: str,
     server_side: bool,
     force_conflicts: bool,
-    field_manager: str,
+    manager: str,
+    labels: str,
+    kustomization: str,
     waits: bool,
     timeout: float,
 ) -> int:
@@ -42,51 +44,39 @@ async def apply(
     kcore apply -f web.yaml
     kcore apply -R -f manifests/ --wait
     """
-    output.check(form, ("name", "yaml", "json"))
-    manifests = await submit.load(session, filenames, recursive, named=True)
-    before = await asyncio.gather(*(_find(session, one) for one in manifests))
+    form = output.check(form)
+    if kustomization:
+        raise click.UsageError(
+            f"there is no kustomize in here: kustomize build {kustomization} | kcore apply -f -"
+        )
+    manifests = submit.selected(
+        await submit.load(session, filenames, recursive, named=True), labels
+    )
+    before = await submit.before(session, manifests)
     force = force_conflicts or not server_side
-
-    def operation(one: Manifest) -> pb.Operation:
-        made = submit.operation_on(one)
-        made.apply.object = one.message.SerializeToString(deterministic=True)
-        made.apply.force = force
-        return made
-
     if dry_run == "client":
         outcomes = [submit.Outcome(one, one.message, True) for one in manifests]
     else:
         outcomes = await submit.submit(
-            session, manifests, operation, dry_run=dry_run == "server", manager=field_manager
+            session,
+            manifests,
+            lambda one: submit.apply_operation(one, force),
+            dry_run=dry_run == "server",
+            manager=manager,
         )
     code = 0
-    shown: list[Any] = []
+    report = Report(session, form, dry_run)
     for outcome, old in zip(outcomes, before, strict=True):
         if outcome.message is None:
             code = max(code, submit.complain(session, outcome))
             continue
-        kind = outcome.manifest.kind
-        if form == "name":
-            session.out(output.name(kind, outcome.message))
-        elif form:
-            shown.append(output.plain(outcome.message))
-        else:
-            word = "serverside-applied" if server_side else _word(outcome, old)
-            session.out(f"{output.name(kind, outcome.message)} {word}{DRY[dry_run]}")
-    if shown:
-        session.out(output.text(shown[0] if len(manifests) == 1 else output.as_list(shown), form))
+        word = "serverside-applied" if server_side else _word(outcome, old)
+        report.add(outcome.manifest.kind, outcome.message, word)
+    report.end(one=len(manifests) == 1)
     if waits and not code and dry_run == "none":
         session.stdout.flush()
         await _wait(session, outcomes, timeout)
     return code
-
-
-DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
-
-
-async def _find(session: Session, one: Manifest) -> Message | None:
-    metadata = objects.metadata(one.message)
-    return await objects.find(session, one.kind, metadata.namespace, metadata.name)
 
 
 def _word(outcome: submit.Outcome, old: Message | None) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
+from kcore.cli import files as files_
 from kcore.cli import options, output, submit
-from kcore.cli.apply import DRY
+from kcore.cli.report import Report
 from kcore.cli.session import Session
 from kcore.client import codec
 from kcore.client.document import Document
@@ -40,7 +41,7 @@ def create(
 async def _create_files(
     session: Session, filenames: tuple[str, ...], recursive: bool, dry_run: str, form: str
 ) -> int:
-    output.check(form, ("name", "yaml", "json"))
+    form = output.check(form)
     manifests = await submit.load(session, filenames, recursive, named=False)
     return await _create(session, manifests, dry_run, form)
 
@@ -56,19 +57,13 @@ async def _create(session: Session, manifests: Sequence[Manifest], dry_run: str,
     else:
         outcomes = await submit.submit(session, manifests, operation, dry_run=dry_run == "server")
     code = 0
-    shown: list[Any] = []
+    report = Report(session, form, dry_run)
     for outcome in outcomes:
         if outcome.message is None:
             code = max(code, _complain(session, outcome))
-        elif form == "name":
-            session.out(output.name(outcome.manifest.kind, outcome.message))
-        elif form:
-            shown.append(output.plain(outcome.message))
         else:
-            name = output.name(outcome.manifest.kind, outcome.message)
-            session.out(f"{name} created{DRY[dry_run]}")
-    if shown:
-        session.out(output.text(shown[0] if len(shown) == 1 else output.as_list(shown), form))
+            report.add(outcome.manifest.kind, outcome.message, "created")
+    report.end()
     return code
 
 
@@ -85,7 +80,7 @@ def _generator(function: Any) -> Any:
 
     @functools.wraps(function)
     async def run(session: Session, dry_run: str, form: str, **given: Any) -> int:
-        output.check(form, ("name", "yaml", "json"))
+        form = output.check(form)
         plain = function(**given)
         catalogue = await session.kinds()
         kind = catalogue.of_type(plain["apiVersion"], plain["kind"])
@@ -231,11 +226,11 @@ def _entries(
         key, equals, path = entry.rpartition("=")
         if not equals and os.path.isdir(path):
             names = sorted(n for n in os.listdir(path) if os.path.isfile(os.path.join(path, n)))
-            found += [(name, _content(os.path.join(path, name))) for name in names]
+            found += [(name, files_.read(os.path.join(path, name))) for name in names]
         else:
-            found.append((key or os.path.basename(path), _content(path)))
+            found.append((key or os.path.basename(path), files_.read(path)))
     for path in env_files:
-        for number, line in enumerate(_content(path).decode(errors="replace").splitlines(), 1):
+        for number, line in enumerate(files_.text(path).splitlines(), 1):
             bare = line.lstrip()
             if not bare or bare.startswith("#"):
                 continue
@@ -244,14 +239,6 @@ def _entries(
                 raise click.UsageError(f"{path}:{number}: is not of the form key=value")
             found.append((key, value.encode()))
     return found
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as wrong:
-        raise click.UsageError(f"{path}: {(wrong.strerror or str(wrong)).lower()}") from None
 
 
 def _base64(data: bytes) -> str:

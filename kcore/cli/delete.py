@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.cli import follow, objects, options, subject
-from kcore.cli.apply import DRY
+from kcore.cli.report import DRY
 from kcore.cli.root import code_of
 from kcore.cli.session import FAILED, Session
 from kcore.client.kinds import Kind
 from kcore.wire import errors
 from kcore.wire.errors import ApiError, Reason
+
+if TYPE_CHECKING:
+    from kcore.client.manifest import Manifest
 
 _CASCADES = {
     "background": pb.PROPAGATION_BACKGROUND,
@@ -135,16 +139,41 @@ async def delete(
     return code
 
 
+async def gone(
+    session: Session, manifests: "Sequence[Manifest]", grace_seconds: int, timeout_seconds: float
+) -> None:
+    """Deletes the objects of manifests, those that are there, and waits until none is left."""
+    deletion = pb.Delete()
+    if grace_seconds >= 0:
+        deletion.grace_seconds = grace_seconds
+    victims = [_victim(one) for one in manifests]
+    left: list[tuple[_Victim, Message]] = []
+    for start in range(0, len(victims), _BATCH):
+        batch = victims[start : start + _BATCH]
+        for victim, result in zip(
+            batch, await _delete(session, batch, deletion, False), strict=True
+        ):
+            if not isinstance(result, ApiError):
+                session.out(f"{victim.said} deleted")
+                left.append((victim, result))
+            elif result.reason is not Reason.NOT_FOUND:
+                raise result
+    await follow.within(
+        _gone(session, left),
+        timeout_seconds or None,
+        lambda: "error: timed out waiting for the deletion to end",
+    )
+
+
+def _victim(one: "Manifest") -> _Victim:
+    metadata = objects.metadata(one.message)
+    return _Victim(one.kind, objects.namespace_of(one.kind, metadata.namespace), metadata.name)
+
+
 async def _of_files(session: Session, filenames: Sequence[str], recursive: bool) -> list[_Victim]:
     from kcore.cli import submit
 
-    found = await submit.load(session, filenames, recursive, named=True)
-    victims = []
-    for one in found:
-        metadata = objects.metadata(one.message)
-        namespace = objects.namespace_of(one.kind, metadata.namespace)
-        victims.append(_Victim(one.kind, namespace, metadata.name))
-    return victims
+    return [_victim(one) for one in await submit.load(session, filenames, recursive, named=True)]
 
 
 async def _of_words(

@@ -7,24 +7,30 @@ import click
 from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
-from kcore.cli import objects, options, output, subject
-from kcore.cli.apply import DRY
-from kcore.cli.session import FAILED, Session
+from kcore.cli import objects, options, output, targets
+from kcore.cli.report import Report
+from kcore.cli.session import FAILED, Session, harmless
 from kcore.client.kinds import Kind
 
 
 def _command(function: Any) -> Any:
     for option in (
         click.argument("words", nargs=-1, metavar="KIND NAME... KEY=VALUE... KEY-..."),
+        options.filenames,
         options.namespace,
         options.everywhere,
         options.selector,
+        options.field_selector,
         options.dry_run,
         options.output,
+        options.manager,
         click.option("--all", "all_", is_flag=True, help="All of the kind in the namespace."),
         click.option("--overwrite", is_flag=True, help="Replace other values, too."),
+        click.option("--list", "lists", is_flag=True, help="Show what there is afterwards."),
+        click.option("--resource-version", "version", default=0,
+                     help="Only while this is the object's."),
         click.pass_obj,
-    ):
+    ):  # fmt: skip
         function = option(function)
     return function
 
@@ -35,8 +41,10 @@ async def label(session: Session, **given: Any) -> int:
     """Set and remove labels.
 
     \b
-    kcore label pod web tier=front
+    kcore label pod web-0 tier=front
+    kcore label pod web-0 tier=back --overwrite
     kcore label pods --all tier-
+    kcore label deploy web --list
     """
     return await _note(session, "labels", "labeled", "unlabeled", **given)
 
@@ -47,8 +55,8 @@ async def annotate(session: Session, **given: Any) -> int:
     """Set and remove annotations.
 
     \b
-    kcore annotate pod web note="about it"
-    kcore annotate pod web note-
+    kcore annotate pod web-0 note="about it"
+    kcore annotate pod web-0 note-
     """
     return await _note(session, "annotations", "annotated", "annotated", **given)
 
@@ -60,58 +68,81 @@ async def _note(
     undone: str,
     *,
     words: Sequence[str],
+    filenames: tuple[str, ...],
+    recursive: bool,
     all_namespaces: bool,
     labels: str,
+    fields: str,
     dry_run: str,
     form: str,
+    manager: str,
     all_: bool,
     overwrite: bool,
+    lists: bool,
+    version: int,
 ) -> int:
-    output.check(form, ("name", "yaml", "json"))
+    form = output.check(form)
     names = [w for w in words if "=" not in w and not w.endswith("-")]
     wanted = _wanted([w for w in words if "=" in w or w.endswith("-")])
+    if not wanted and not lists:
+        raise click.UsageError("say what: key=value to set, key- to remove")
     code = 0
-    shown: list[dict[str, Any]] = []
-    targets = await _targets(session, names, all_namespaces, labels, all_)
-    for kind, message in targets:
-        metadata = objects.metadata(message)
-        now = getattr(metadata, field)
-        said = output.name(kind, message)
+    report = Report(session, form, dry_run)
+    found = await targets.find(
+        session,
+        names,
+        filenames=filenames,
+        recursive=recursive,
+        everywhere=all_namespaces,
+        labels=labels,
+        fields=fields,
+        all_=all_,
+    )
+    for kind, message in found:
+        now = getattr(objects.metadata(message), field)
         taken = [k for k, v in wanted.items() if v is not None and now.get(k, v) != v]
         if taken and not overwrite:
             keys = ", ".join(f'"{k}" is "{now[k]}"' for k in taken)
-            session.say(f"error: {said}: {keys}; --overwrite replaces it")
+            session.say(f"error: {output.name(kind, message)}: {keys}; --overwrite replaces it")
             code = FAILED
             continue
         changes = {k: v for k, v in wanted.items() if (k in now if v is None else now.get(k) != v)}
         result = message
         if changes and dry_run != "client":
-
-            def fill(wanted: Any, changes: dict[str, str | None] = changes) -> None:
-                notes = getattr(wanted.metadata, field)
-                for key, value in changes.items():
-                    if value is not None:
-                        notes[key] = value
-
-            paths = [f"metadata.{field}.{key}" for key in sorted(changes)]
-            operation = pb.Operation(
-                ref=objects.ref(kind, message), patch=objects.merge(kind, paths, fill)
-            )
             # Nothing is replaced that was not there to be looked at.
             guards = [] if overwrite else [objects.guard(kind, message)]
-            answer = await objects.change(session, operation, guards, dry_run=dry_run == "server")
+            if version:
+                guards = [pb.Guard(ref=objects.ref(kind, message), revision=version)]
+            operation = pb.Operation(
+                ref=objects.ref(kind, message), patch=_patch(kind, field, changes)
+            )
+            answer = await objects.change(
+                session, operation, guards, dry_run=dry_run == "server", manager=manager
+            )
             result = kind.parse(answer.object)
-        if form == "name":
-            session.out(said)
-        elif form:
-            shown.append(output.plain(result))
-        else:
-            gone = changes and all(v is None for v in changes.values())
-            word = (undone if gone else done) if changes else f"not {done}"
-            session.out(f"{said} {word}{DRY[dry_run]}")
-    if shown:
-        session.out(output.text(shown[0] if len(shown) == 1 else output.as_list(shown), form))
+        if lists:
+            _list(session, kind, result, field)
+            continue
+        gone = changes and all(v is None for v in changes.values())
+        report.add(kind, result, (undone if gone else done) if changes else f"not {done}")
+    report.end(one=len(found) == 1)
     return code
+
+
+def _patch(kind: Kind, field: str, changes: dict[str, str | None]) -> pb.Patch:
+    def fill(wanted: Any) -> None:
+        notes = getattr(wanted.metadata, field)
+        for key, value in changes.items():
+            if value is not None:
+                notes[key] = value
+
+    return objects.merge(kind, [f"metadata.{field}.{key}" for key in sorted(changes)], fill)
+
+
+def _list(session: Session, kind: Kind, message: Message, field: str) -> None:
+    session.out(f"Listing {field} for {output.name(kind, message)}:")
+    for key, value in sorted(getattr(objects.metadata(message), field).items()):
+        session.out(f" {key}={harmless(value)}")
 
 
 def _wanted(words: Sequence[str]) -> dict[str, str | None]:
@@ -126,23 +157,4 @@ def _wanted(words: Sequence[str]) -> dict[str, str | None]:
         if key in wanted:
             raise click.UsageError(f'the key "{key}" is given twice')
         wanted[key] = value if equals else None
-    if not wanted:
-        raise click.UsageError("say what: key=value to set, key- to remove")
     return wanted
-
-
-async def _targets(
-    session: Session, names: Sequence[str], everywhere: bool, labels: str, all_: bool
-) -> list[tuple[Kind, Message]]:
-    found: list[tuple[Kind, Message]] = []
-    for asked in subject.parse(names, await session.kinds()):
-        if asked.name:
-            message = await objects.get(session, asked.kind, session.namespace, asked.name)
-            found.append((asked.kind, message))
-            continue
-        if not (all_ or labels):
-            raise click.UsageError("say which: names, a selector, or --all")
-        namespace = "" if everywhere else session.namespace
-        listing = await objects.listing(session, asked.kind, namespace, labels=labels)
-        found += [(asked.kind, message) for message in listing.items]
-    return found

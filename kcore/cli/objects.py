@@ -158,11 +158,15 @@ async def _names(session: Session, kind: Kind, namespace: str) -> list[tuple[str
 
 
 def transaction(
-    session: Session, operations: Sequence[pb.Operation], guards: Sequence[pb.Guard] = ()
+    session: Session,
+    operations: Sequence[pb.Operation],
+    guards: Sequence[pb.Guard] = (),
+    *,
+    manager: str = MANAGER,
 ) -> pb.Transaction:
     """Operations as one transaction of the command line's."""
     return pb.Transaction(
-        request_id=session.chance.uid(), manager=MANAGER, operations=operations, guards=guards
+        request_id=session.chance.uid(), manager=manager, operations=operations, guards=guards
     )
 
 
@@ -185,12 +189,13 @@ async def change(
     guards: Sequence[pb.Guard] = (),
     *,
     dry_run: bool = False,
+    manager: str = MANAGER,
 ) -> pb.OperationResult:
     """One operation alone; its warnings are said, its object comes back."""
     answer = await commit(
         session,
         pb.CommitRequest(
-            transactions=[transaction(session, [operation], guards)],
+            transactions=[transaction(session, [operation], guards, manager=manager)],
             dry_run=dry_run,
             want=pb.WANT_OBJECTS,
         ),

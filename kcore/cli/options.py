@@ -79,6 +79,20 @@ def output(function: F) -> F:
     )
 
 
+def manager(function: F) -> F:
+    """`--field-manager`."""
+    return click.option(
+        "--field-manager", "manager", default="kcore", help="Who owns the fields that are set."
+    )(function)
+
+
+def subresource(function: F) -> F:
+    """`--subresource`."""
+    return click.option(
+        "--subresource", default="", help="Write through this door: status, scale."
+    )(function)
+
+
 class Seconds(click.ParamType[float]):
     """A span: 30, 30s, 5m, 1h30m."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 from google.protobuf.message import Message
 
+from kcore.cli import files
 from kcore.client.kinds import Kind
 
 FORMATS: Final = ("name", "yaml", "json")
@@ -35,7 +36,7 @@ def check(form: str, allowed: Sequence[str] = FORMATS) -> str:
             return form
         name = name.removesuffix("-file")
         if f"{name}=" in takes:
-            return f"{name}={_content(argument)}"
+            return f"{name}={files.text(argument, '-o ')}"
     if name in ("go-template", "template", "go-template-file", "templatefile"):
         raise click.UsageError(
             "-o go-template is Go's own; try -o jsonpath=… or -o custom-columns=…"
@@ -95,12 +96,3 @@ def name(kind: Kind, message: Message) -> str:
 def _json(value: Any) -> str:
     said = json.dumps(value, indent=4, ensure_ascii=False)
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", said)
-
-
-def _content(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as wrong:
-        said = wrong.strerror or "" if isinstance(wrong, OSError) else "is not UTF-8 text"
-        raise click.UsageError(f"-o {path}: {said.lower()}") from None

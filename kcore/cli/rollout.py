@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.cli import follow, objects, options, output, rollouts, subject
-from kcore.cli.apply import DRY
+from kcore.cli.report import DRY
 from kcore.cli.session import FAILED, Exit, Session
 from kcore.cli.table import Table
 from kcore.client import codec

@@ -29,8 +29,13 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Objects": {
         "get": ("kcore.cli.get:get", "Show objects"),
         "describe": ("kcore.cli.describe:describe", "Show all about objects, with their events"),
+        "edit": ("kcore.cli.edit:edit", "Change objects in an editor"),
         "apply": ("kcore.cli.apply:apply", "Make objects be as manifests say"),
+        "diff": ("kcore.cli.diff:diff", "Show what applying manifests would change"),
         "create": ("kcore.cli.create:create", "Make new objects"),
+        "replace": ("kcore.cli.replace:replace", "Replace objects by those of manifests"),
+        "patch": ("kcore.cli.patch:patch", "Change some fields of an object"),
+        "set": ("kcore.cli.set:set_", "Set images, environments, resources"),
         "delete": ("kcore.cli.delete:delete", "Delete objects"),
         "label": ("kcore.cli.label:label", "Set and remove labels"),
         "annotate": ("kcore.cli.label:annotate", "Set and remove annotations"),
@@ -53,6 +58,7 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "down": ("kcore.cli.up:down", "Take it away without a trace"),
     },
     "About": {
+        "api-versions": ("kcore.cli.about:api_versions", "List the groups of kinds"),
         "api-resources": ("kcore.cli.about:api_resources", "List the kinds"),
         "explain": ("kcore.cli.about:explain", "Show what a kind's fields mean"),
         "config": ("kcore.cli.config:config", "Show and change the kubeconfig"),
@@ -102,18 +108,21 @@ class LazyGroup(click.Group):
 
 
 def _spelt_out(command: click.Command) -> click.Command:
-    """The command, taking `--wait=false` for `--no-wait`: hands know it, and click does not."""
+    """The command, taking `--wait=false` for `--no-wait` and `-o=yaml` for `-o yaml`: hands know
+    them, and click does not.
+    """
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _spelt_out(below)
-        return command
+    options = [option for option in command.params if isinstance(option, click.Option)]
     flags = {
         word: (option, word in option.secondary_opts)
-        for option in command.params
-        if isinstance(option, click.Option) and option.is_flag
+        for option in options
+        if option.is_flag
         for word in (*option.opts, *option.secondary_opts)
         if word.startswith("--")
     }
+    short = {word for option in options if not option.is_flag for word in option.opts}
     parse = command.parse_args
 
     def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
@@ -122,7 +131,10 @@ def _spelt_out(command: click.Command) -> click.Command:
             if argument == "--":
                 found += args[at:]
                 break
-            word, _, value = argument.partition("=")
+            word, equals, value = argument.partition("=")
+            if equals and len(word) == 2 and word in short:
+                found += (word, value)
+                continue
             if word not in flags or value not in ("true", "false"):
                 found.append(argument)
                 continue
@@ -162,7 +174,7 @@ def main() -> None:
             work = asyncio.run(_finish(work, session))
         code = work if isinstance(work, int) else 0
     except (Exception, KeyboardInterrupt) as error:
-        code = _failed(error, session)
+        code = failed(error, session)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -179,7 +191,7 @@ async def call(arguments: Sequence[str], session: Session) -> int:
             work = await _finish(work, session)
         return work if isinstance(work, int) else 0
     except Exception as error:
-        return _failed(error, session)
+        return failed(error, session)
 
 
 def _start(arguments: Sequence[str], session: Session) -> Any:
@@ -193,7 +205,7 @@ async def _finish(work: Coroutine[Any, Any, Any], session: Session) -> Any:
         await session.close()
 
 
-def _failed(error: BaseException, session: Session) -> int:
+def failed(error: BaseException, session: Session) -> int:
     """Says what went wrong; returns the exit code. What nobody foresaw is raised."""
     match error:
         case click.ClickException():

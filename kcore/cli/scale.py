@@ -6,7 +6,7 @@ import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.cli import follow, objects, options, output, rollouts, subject
-from kcore.cli.apply import DRY
+from kcore.cli.report import DRY
 from kcore.cli.session import Session
 from kcore.client import codec
 from kcore.client.kinds import Kind

@@ -4,6 +4,7 @@ What a manifest leaves out (its namespace) is filled in; what the server finds w
 file that the object came from.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -55,6 +56,35 @@ async def load(
     if said:
         raise Refused(said)
     return found
+
+
+def selected(manifests: Sequence[Manifest], labels: str) -> list[Manifest]:
+    """Those with the labels."""
+    if not labels:
+        return list(manifests)
+    from kcore.wire import selector
+
+    wanted = selector.parse_labels(labels)
+    found = [one for one in manifests if wanted.matches(dict(objects.metadata(one.message).labels))]
+    if not found:
+        raise Exit(FAILED, f"error: no object in what was given has the labels {labels}")
+    return found
+
+
+async def before(session: Session, manifests: Sequence[Manifest]) -> list[Message | None]:
+    """The objects as they are."""
+    known = [(one.kind, objects.metadata(one.message)) for one in manifests]
+    return await asyncio.gather(
+        *(objects.find(session, kind, at.namespace, at.name) for kind, at in known)
+    )
+
+
+def apply_operation(one: Manifest, force: bool) -> pb.Operation:
+    """Makes the object be as the manifest says. `force`: also what others own."""
+    made = operation_on(one)
+    made.apply.object = one.message.SerializeToString(deterministic=True)
+    made.apply.force = force
+    return made
 
 
 def _placed(session: Session, one: Manifest, named: bool) -> Violation | None:

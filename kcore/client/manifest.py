@@ -1,12 +1,14 @@
 """Manifests: objects that people wrote into files.
 
-`load(sources, catalogue)` reads files, directories and standard input ("-") and gives every object
-with where it came from. All that is wrong in all of them is said at once (`problem.Refused`), each
-with path, line, column, the line itself and a caret. `Manifest.show` says the same of what a server
-found wrong with an object.
+`load(sources, catalogue)` reads files, patterns, directories, URLs and standard input ("-") and
+gives every object with where it came from; `read` does so with a text. All that is wrong in all of
+them is said at once (`problem.Refused`), each with path, line, column, the line itself and a caret.
+`Manifest.show` says the same of what a server found wrong with an object.
 """
 
+import glob
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +22,9 @@ from kcore.client.problem import Path, Problem, Refused
 from kcore.wire.errors import ApiError, Violation
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
+_PATTERN: Final = re.compile(r"[*?\[]")
+# How long the network may be silent.
+_FETCH_SECONDS: Final = 30
 # Larger files are no manifests.
 _LARGEST_BYTES: Final = 64 * 1024 * 1024
 
@@ -36,11 +41,13 @@ class Manifest:
 
     def show(self, violation: Violation) -> str:
         """A server's complaint about it, shown in the file."""
+        return _shown(self.document, Problem((), ""), self.place(violation), str(violation))
+
+    def place(self, violation: Violation) -> Place:
+        """Where in the file it is."""
         prefix = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.at).lstrip(".")
         whole = ".".join(part for part in (prefix, violation.path) if part)
-        path = self.document.path(whole)
-        problem = Problem(path, "")
-        return _shown(self.document, problem, self.document.place(path), str(violation))
+        return self.document.place(self.document.path(whole))
 
 
 def load(
@@ -61,14 +68,29 @@ def load(
             column = undecoded.start - data.rfind(b"\n", 0, undecoded.start)
             said.append(f"{name}:{line}:{column}: is not UTF-8 text")
             continue
-        for one in document.read(text, name):
-            wrong = list(one.problems)
-            if one.plain is not None:
-                _objects(one, one.plain, (), catalogue, found, wrong)
-            wrong.sort(key=lambda entry: (entry[1].line, entry[1].column))
-            said += [_shown(one, problem, place) for problem, place in wrong]
+        try:
+            found += read(text, name, catalogue)
+        except Refused as refused:
+            said += refused.said
     if said:
         raise Refused(said)
+    return found
+
+
+def read(text: str, name: str, catalogue: Catalogue) -> list[Manifest]:
+    """The objects of a text; `Refused` if anything is wrong."""
+    found: list[Manifest] = []
+    said: list[str] = []
+    short: list[tuple[int, int, str]] = []
+    for one in document.read(text, name):
+        wrong = list(one.problems)
+        if one.plain is not None:
+            _objects(one, one.plain, (), catalogue, found, wrong)
+        wrong.sort(key=lambda entry: (entry[1].line, entry[1].column))
+        said += [_shown(one, problem, place) for problem, place in wrong]
+        short += [(place.line, place.column, str(problem)) for problem, place in wrong]
+    if said:
+        raise Refused(said, short)
     return found
 
 
@@ -86,14 +108,17 @@ def _files(
             else:
                 found.append(("<stdin>", stdin()))
         elif source.startswith(("http://", "https://")):
-            said.append(
-                f"{source}: manifests are not fetched from the network;"
-                f" try: curl -fsSL {source} | kcore apply -f -"
-            )
+            _fetch(source, found, said)
         elif os.path.isdir(source):
             names = _listed(source, recursive)
             if not names:
                 said.append(f"{source}: no .yaml, .yml or .json file in this directory")
+            for name in names:
+                _read(name, found, said)
+        elif not os.path.exists(source) and _PATTERN.search(source):
+            names = sorted(glob.glob(source))
+            if not names:
+                said.append(f"{source}: no file is like this")
             for name in names:
                 _read(name, found, said)
         else:
@@ -120,6 +145,27 @@ def _read(name: str, found: list[tuple[str, bytes]], said: list[str]) -> None:
         said.append(f"{name}: is larger than {_LARGEST_BYTES >> 20} MiB")
         return
     found.append((name, data))
+
+
+def _fetch(source: str, found: list[tuple[str, bytes]], said: list[str]) -> None:
+    # Files of the network are rare, and its libraries slow to come.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(source, timeout=_FETCH_SECONDS) as answer:
+            data: bytes = answer.read(_LARGEST_BYTES + 1)
+    except urllib.error.HTTPError as refused:
+        said.append(f"{source}: {refused.code} {refused.reason}")
+        return
+    except (OSError, ValueError, http.client.HTTPException) as wrong:
+        said.append(f"{source}: {getattr(wrong, 'reason', wrong)}")
+        return
+    if len(data) > _LARGEST_BYTES:
+        said.append(f"{source}: is larger than {_LARGEST_BYTES >> 20} MiB")
+        return
+    found.append((source, data))
 
 
 def _decoded(data: bytes) -> str:

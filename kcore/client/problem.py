@@ -30,10 +30,11 @@ class Problem:
 class Refused(Exception):
     """What people wrote can't be taken; the text says why, place by place."""
 
-    def __init__(self, said: Sequence[str]) -> None:
-        """`said`: one text for each problem."""
+    def __init__(self, said: Sequence[str], short: Sequence[tuple[int, int, str]] = ()) -> None:
+        """`said`: one text for each problem. `short`: line, column, and what is wrong there."""
         super().__init__("\n".join(said))
         self.said = tuple(said)
+        self.short = tuple(short)
 
 
 def text(path: Path) -> str:

@@ -1,8 +1,11 @@
 """Manifests: goldens of what is said about wrong ones, and the forms that files have."""
 
+import http.server
 import os
 import re
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -56,11 +59,8 @@ def test_files_directories_and_standard_input(tmp_path: Path) -> None:
     ("source", "said"),
     [
         ("nothing.yaml", "nothing.yaml: no such file or directory"),
-        (
-            "https://example.com/x.yaml",
-            "https://example.com/x.yaml: manifests are not fetched from the network;"
-            " try: curl -fsSL https://example.com/x.yaml | kcore apply -f -",
-        ),
+        ("no*thing.yaml", "no*thing.yaml: no file is like this"),
+        ("http://127.0.0.1:1/x.yaml", "http://127.0.0.1:1/x.yaml: [Errno 111] Connection refused"),
     ],
 )
 def test_sources_that_cannot_be_read(source: str, said: str) -> None:
@@ -127,3 +127,28 @@ def test_any_object_is_taken_or_refused_with_a_place(
     except problem.Refused as refused:
         for said in refused.said:
             assert re.match(r"<stdin>:\d+:\d+: ", said)
+
+
+def test_manifests_come_from_patterns_and_from_the_network(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+        )
+    found = manifest.load([f"{tmp_path}/*.yaml"], KINDS)
+    assert [one.document.plain["metadata"]["name"] for one in found] == ["a", "b"]
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, directory=str(tmp_path), **more)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        (one,) = manifest.load([f"{base}/b.yaml"], KINDS)
+        assert one.document.name == f"{base}/b.yaml"
+        with pytest.raises(problem.Refused, match=r"c\.yaml: 404 File not found"):
+            manifest.load([f"{base}/c.yaml"], KINDS)
+        server.shutdown()
