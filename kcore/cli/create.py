@@ -174,7 +174,7 @@ def schema(name: str, file: str) -> dict[str, Any]:
         "apiVersion": "kcore.dev/v1",
         "kind": "Schema",
         "metadata": {"name": name},
-        "spec": {"descriptors": _base64(_content(file))},
+        "spec": {"descriptors": _base64(files_.read(file))},
     }
 
 

@@ -235,7 +235,7 @@ def failed(error: BaseException, session: Session) -> int:
             return FAILED
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             # Of a command that does several things at once, the one that went wrong.
-            return _failed(error.exceptions[0], session)
+            return failed(error.exceptions[0], session)
         case _:
             raise error
 
