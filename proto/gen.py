@@ -34,7 +34,7 @@ import service_config  # noqa: E402
 from kcore.wire import typed  # noqa: E402
 
 # Packages that get classes: google.* comes with its own.
-_CLASSES = ("kcore", "runtime")
+_CLASSES = ("etcdserverpb", "kcore", "mvccpb", "runtime", "store")
 _KEPT = ("__pycache__",)
 
 _API_INIT = '''\
@@ -145,7 +145,9 @@ def _classes(work: Path, out: Path) -> None:
     (out / "kcore_api/__init__.py").write_text(_API_INIT)
     (out / "kcore_api/py.typed").write_text("")
 
-    shutil.rmtree(work / "kcore_sdk/runtime")
+    for top in _CLASSES:
+        if top != "kcore":
+            shutil.rmtree(work / "kcore_sdk" / top)
     shutil.copytree(work / "kcore_sdk", out / "kcore_sdk")
     (out / "kcore_sdk/__init__.py").write_text(_SDK_INIT)
     (out / "kcore_sdk/py.typed").write_text("")
