@@ -25,6 +25,7 @@ from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.kernel.record import Key, Record, Verb
 from kcore.kernel.store import Full, Opened, Refused, Tail
+from kcore.kernel.store.mark import Mark
 
 T = TypeVar("T")
 
@@ -66,7 +67,6 @@ _HEAD: Final = ("format", "cluster_id", "epoch", "revision", "time", "compacted"
 _VERBS: Final = {verb.value: verb for verb in Verb}
 _PAGE: Final = 512
 _TALLY_MASK: Final = (1 << 62) - 1
-_MARK_SECONDS: Final = 1.0
 
 
 class SqliteStore:
@@ -75,7 +75,7 @@ class SqliteStore:
     def __init__(self, path: pathlib.Path, clock: Clock, chance: Chance) -> None:
         """Nothing is touched before `open`. `chance` draws the identity of a new cluster."""
         self._path = path
-        self._mark_path = path.with_name(path.name + ".mark")
+        self._mark = Mark(path.with_name(path.name + ".mark"))
         self._lock_path = path.with_name(path.name + ".lock")
         self._clock = clock
         self._chance = chance
@@ -86,7 +86,6 @@ class SqliteStore:
         self._integrity: Future[str] | None = None
         self._tally = 0
         self._opened = Opened("", 0, 0, 0.0, 0)
-        self._marked_at = float("-inf")
 
     @property
     def tail(self) -> Tail | None:
@@ -225,12 +224,8 @@ class SqliteStore:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise Refused(f"{self._path}: another process has it open") from None
-        mark = self._read_mark()
-        if mark is not None and not self._path.exists():
-            raise Refused(
-                f"{self._path}: there is no database, but {self._mark_path} knows of revision "
-                f"{mark[2]}: restore the database, or remove that file to begin anew"
-            )
+        if not self._path.exists():
+            self._mark.check_absent(str(self._path))
         try:
             self._writer = self._connect()
             self._prepare(self._writer)
@@ -240,12 +235,12 @@ class SqliteStore:
             raise Refused(f"{self._path}: {error}") from error
         if head["format"] != _FORMAT:
             raise Refused(f"{self._path}: format {head['format']} is not known to this version")
-        self._check_mark(head, mark)
         self._tally = head["tally"]
         self._opened = Opened(
             head["cluster_id"], head["epoch"], head["revision"], head["time"], head["compacted"]
         )
-        self._write_mark(head["revision"])
+        self._mark.check(str(self._path), self._opened)
+        self._mark.write(self._opened, head["revision"])
         return self._opened
 
     def _connect(self) -> sqlite3.Connection:
@@ -268,21 +263,6 @@ class SqliteStore:
             (_FORMAT, self._chance.uid()),
         )
         os.chmod(self._path, 0o600)
-
-    def _check_mark(self, head: dict[str, Any], mark: tuple[str, int, int] | None) -> None:
-        if mark is None:
-            return
-        cluster_id, epoch, revision = mark
-        if head["cluster_id"] != cluster_id:
-            raise Refused(
-                f"{self._path}: this is cluster {head['cluster_id']}, but {self._mark_path} knows "
-                f"of cluster {cluster_id}"
-            )
-        if head["epoch"] < epoch or (head["epoch"] == epoch and head["revision"] < revision):
-            raise Refused(
-                f"{self._path}: it ends at revision {head['revision']}, but {self._mark_path} "
-                f"knows of revision {revision}: the database has lost acknowledged writes"
-            )
 
     def _check_integrity(self) -> str:
         """Whether the index agrees with the log; "ok", or what is wrong."""
@@ -328,9 +308,7 @@ class SqliteStore:
                 raise Full(f"{self._path}: {error}") from error
             raise
         self._tally = tally & _TALLY_MASK
-        if moment - self._marked_at >= _MARK_SECONDS:
-            self._marked_at = moment
-            self._write_mark(last.revision)
+        self._mark.note(self._opened, last.revision, moment)
 
     def _rolled_back(self, connection: sqlite3.Connection) -> bool:
         """Whether after a failure the log is surely as it was before."""
@@ -403,26 +381,6 @@ class SqliteStore:
         if row is None:
             raise Refused(f"{self._path}: the row of its head is missing")
         return dict(zip(_HEAD, row, strict=True))
-
-    def _read_mark(self) -> tuple[str, int, int] | None:
-        try:
-            cluster_id, epoch, revision = self._mark_path.read_text().split()
-            return cluster_id, int(epoch), int(revision)
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            raise Refused(f"{self._mark_path}: unreadable") from None
-
-    def _write_mark(self, revision: int) -> None:
-        """A mark that stays behind is still true: it is a lower bound, so a failure is none."""
-        opened = self._opened
-        new = self._mark_path.with_suffix(".mark-new")
-        with contextlib.suppress(OSError):
-            with open(new, "w") as file:
-                file.write(f"{opened.cluster_id} {opened.epoch} {revision}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, self._mark_path)
 
 
 def _after(revision: int) -> int:
