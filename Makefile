@@ -4,8 +4,8 @@ VENV := .venv
 PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 BIN := $(dir $(shell command -v $(PYTHON)))
 # What kcore needs of Debian.
-PACKAGES := busybox-static catatonit containerd containernetworking-plugins iproute2 iptables \
-	libnftables1 nftables python3-venv runc strace
+PACKAGES := busybox-static catatonit containerd containernetworking-plugins etcd-server iproute2 \
+	iptables libnftables1 nftables python3-venv runc strace
 export PYTHONPATH :=
 # The API that must not be broken: main's, or on main itself that of the commit before.
 AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev-parse HEAD)),\
@@ -54,13 +54,19 @@ root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes namespaces and containers \
 	(try make test-fast)" >&2; exit 1; }
 
+# The program of etcd is wanted, its service is not.
 packages: ## install what is needed of Debian
 	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null \
 		| awk '$$2 == "installed" {print $$1}' | sort \
 		| comm -13 - <(printf '%s\n' $(PACKAGES) | sort)); \
 	if [ -n "$$missing" ]; then \
 		echo "installing" $$missing >&2; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		case " $$missing " in *" etcd-server "*) \
+			mkdir -p /etc/systemd/system; \
+			[ -e /etc/systemd/system/etcd.service ] \
+				|| ln -s /dev/null /etc/systemd/system/etcd.service;; \
+		esac; \
+		apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 			--no-install-recommends $$missing >/dev/null; \
 	fi
 

@@ -522,9 +522,16 @@ class Kernel:
     async def _follow(self, tail: Tail) -> None:
         """Shows what others append."""
         while True:
-            await tail.moved(self._replica.head)
+            try:
+                head = await tail.moved(self._replica.head)
+            except ApiError as error:
+                async with self._forward:
+                    await self._recover(error)
+                continue
             async with self._forward:
-                await self._catch_up_or_recover()
+                # What was appended here has been shown by now.
+                if head > self._replica.head:
+                    await self._catch_up_or_recover()
 
     async def _be_current(self) -> None:
         """What is read from here on is at least what was there when it was called."""
@@ -592,13 +599,19 @@ class Kernel:
             Reason.UNAVAILABLE, f"the store failed and is being opened again: {cause}"
         )
         seen, state, before = self._replica.head, self._replica.state, self.schema
-        await self._replay_when_there()
-        if self._replica.head < seen:
-            raise Refused(
-                f"the store ends at revision {self._replica.head}, but revision {seen} was "
-                "acknowledged: it has lost writes"
-            )
-        records = [record async for record in self._replica.since(seen)]
+        while True:
+            await self._replay_when_there()
+            if self._replica.head < seen:
+                raise Refused(
+                    f"the store ends at revision {self._replica.head}, but revision {seen} was "
+                    "acknowledged: it has lost writes"
+                )
+            try:
+                records = [record async for record in self._replica.since(seen)]
+                break
+            except ApiError as error:
+                if error.reason is not Reason.UNAVAILABLE:
+                    raise
         changes = self._replica.changes(records, state)
         self._failed = None
         if changes:

@@ -52,8 +52,8 @@ class Tail(Protocol):
         """The last revision that anybody has appended."""
         ...
 
-    async def moved(self, revision: int) -> None:
-        """Returns when there is something after `revision`."""
+    async def moved(self, revision: int) -> int:
+        """Waits until there is something after `revision`; answers up to where."""
         ...
 
 

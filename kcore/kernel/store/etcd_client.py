@@ -11,6 +11,7 @@ UNAVAILABLE (the outcome is unknown), GONE (compacted), `Full` and `TooLarge` (n
 Knows nothing of what the keys mean.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -34,7 +35,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 5_000),
     # An etcd that starts again is found again soon.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
@@ -142,8 +143,9 @@ class Etcd:
                     yield response
         except grpc.aio.AioRpcError as error:
             raise self._said(error, which) from error
-        except grpc.aio.UsageError as error:
-            raise ApiError(Reason.UNAVAILABLE, f"etcd at {endpoint}: {error}") from error
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            _check_cancelled(error)
+            raise ApiError(Reason.UNAVAILABLE, f"etcd at {endpoint}: hung up") from error
         finally:
             stream.cancel()
 
@@ -164,9 +166,10 @@ class Etcd:
             answered: M = await call(request, timeout=seconds, metadata=_METADATA)
         except grpc.aio.AioRpcError as error:
             raise self._said(error, which) from error
-        except grpc.aio.UsageError as error:
-            # Closed under its hands.
-            raise ApiError(Reason.UNAVAILABLE, f"etcd at {self.endpoint}: {error}") from error
+        except (grpc.aio.UsageError, asyncio.CancelledError) as error:
+            _check_cancelled(error)
+            said = f"etcd at {self._endpoints.urls[which]}: hung up"
+            raise ApiError(Reason.UNAVAILABLE, said) from error
         return answered
 
     def _channel(self) -> grpc.aio.Channel:
@@ -206,6 +209,13 @@ class Etcd:
                 text = f"{meaning} ({sign})"
                 break
         return ApiError(Reason.UNAVAILABLE, f"{where}: {text or code.name}", retry_seconds=1.0)
+
+
+def _check_cancelled(error: BaseException) -> None:
+    """Goes on raising where the caller was cancelled, and not the call under his hands."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 class Compacted(Exception):
