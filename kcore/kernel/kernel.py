@@ -539,7 +539,8 @@ class Kernel:
         tail = self._store.tail
         if tail is not None and await tail.head() > self._replica.head:
             async with self._forward:
-                await self._catch_up_or_recover()
+                # Where it fails, the tail's own task knows what to do.
+                await self._catch_up()
             self._check_serving()
 
     async def _catch_up_or_recover(self) -> None:

@@ -26,6 +26,11 @@ from kcore.kernel.store.mark import Mark
 PROGRAM = os.environ.get("KCORE_ETCD", "etcd")
 
 
+def there() -> bool:
+    """Whether there is an etcd to test with."""
+    return shutil.which(PROGRAM) is not None
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
