@@ -110,7 +110,14 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
         tokens=apiserver.owner(where.admin_token),
     )
     async with kernel.opened(
-        store, kinds, admission.BY_KIND, clock, chance, codec=codec, retention=retention
+        store,
+        kinds,
+        admission.BY_KIND,
+        clock,
+        chance,
+        codec=codec,
+        leaving=admission.ON_DELETE,
+        retention=retention,
     ) as opened:
         await _first(opened, setup)
         await apiserver.run(opened, listeners, clock, chance)

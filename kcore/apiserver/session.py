@@ -256,7 +256,8 @@ class Session:
         if not ref.name or not ref.namespace:
             # The object says the rest, and the kernel refuses one that says otherwise.
             _, ref.namespace, ref.name = self._kernel.key_of(operation)
-        verb = _VERBS[do]
+        # As in Kubernetes: who deletes through a door of its own makes an eviction.
+        verb = "create" if do == "delete" and operation.subresource else _VERBS[do]
         decision = self.check(verb, ref.kind, ref.namespace, ref.name, operation.subresource)
         if decision.bound_to:
             self._check_bound(whole, operation, decision.bound_to)

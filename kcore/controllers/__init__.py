@@ -12,6 +12,7 @@ from kcore.controllers import (
     cronjob,
     daemonset,
     deployment,
+    disruption,
     endpoints,
     garbage,
     job,
@@ -36,6 +37,7 @@ def every(root_certificate: str = "", zone: tzinfo = UTC) -> list[Controller]:
         daemonset.CONTROLLER,
         cronjob.controller(zone),
         job.CONTROLLER,
+        disruption.CONTROLLER,
         orphan.CONTROLLER,
         garbage.CONTROLLER,
     ]

@@ -22,6 +22,9 @@ OBJECT_BYTES: Final = 3 << 19  # 1.5 MiB
 Read = Callable[[str, str, str], Any]
 # admit(obj, old, read) changes `obj` in place and returns what it must refuse.
 Admit = Callable[[Any, Any, Read], list[Violation] | None]
+# leave(obj, others, time) changes `obj`, which is to be deleted, in place, and returns the other
+# objects that change with it; others(kind, namespace): all that there are in this transaction.
+Leave = Callable[[Any, Callable[[str, str], Iterator[Any]], float], list[Any]]
 
 # Finalizers without a domain that mean something.
 _KNOWN_FINALIZERS: Final = frozenset(("orphan", "foregroundDeletion", "kubernetes"))

@@ -8,8 +8,8 @@ A write is: decode, names and uid, admission, defaults, claims, checks, generati
 fields, revision, encode. Knows no kind but through the schema.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
@@ -45,6 +45,8 @@ class Setting:
     chance: Chance
     # Reads and writes JSON, for patches; without it there are only merges.
     codec: patch.Codec | None = None
+    # By kind and subresource: what deleting through it implies.
+    leaving: Mapping[str, admit.Leave] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class _Attempt:
         self._below = view
         self._schema = view.schema
         self._admission = setting.admission
+        self._leaving = setting.leaving
         self._chance = setting.chance
         self._codec = setting.codec
         self._actor = actor
@@ -211,7 +214,7 @@ class _Attempt:
         if which == "patch":
             return self._patch(ordinal, kind, operation, door)
         if which == "delete":
-            return self._delete(ordinal, kind, operation)
+            return self._delete(ordinal, kind, operation, door)
         raise _bad_request("operations", "an operation must say what to do")
 
     def _create(
@@ -380,7 +383,9 @@ class _Attempt:
         said = [f"{place}: stored, but not acted on" for place in unserved]
         return Result(body, True, tuple(said))
 
-    def _delete(self, ordinal: int, kind: Kind, operation: pb.Operation) -> Result:
+    def _delete(
+        self, ordinal: int, kind: Kind, operation: pb.Operation, door: Subresource | None
+    ) -> Result:
         wish = operation.delete
         key = _identify(kind, operation.ref, None)
         stored, new = self._stored(kind, key)
@@ -390,6 +395,8 @@ class _Attempt:
             raise _precondition(
                 kind, key, "resourceVersion", str(wish.revision), str(stored.revision)
             )
+        if door is not None:
+            self._leave(kind, new, door)
         metadata = new.metadata
         deleting = metadata.HasField("deletion_timestamp")
         if not deleting and (said := admit.check_deletion(kind, new)):
@@ -421,6 +428,18 @@ class _Attempt:
         if not moved:
             return Result(stored.body, False)
         return Result(self._store(ordinal, kind, key, stored, new, ""), True)
+
+    def _leave(self, kind: Kind, message: Any, door: Subresource) -> None:
+        """What deleting through a door implies for the object and for others."""
+        leave = self._leaving.get(f"{kind.name}/{door.name}")
+        if leave is None:
+            raise _bad_request("subresource", f"{kind.plural}/{door.name} cannot be deleted")
+        for changed in leave(message, self._others, self._time):
+            other = self._schema.kind(changed.DESCRIPTOR.full_name)
+            key = Key(other.name, changed.metadata.namespace, changed.metadata.name)
+            stored, old = self._stored(other, key)
+            ordinal, self._extra_ordinal = self._extra_ordinal, self._extra_ordinal + 1
+            self._finish(ordinal, other, key, stored, old, changed, "status", tracked=True)
 
     def _grace(self, kind: Kind, message: Any, wish: pb.Delete, before: int | None) -> int:
         """Seconds until the deletion is forced; it only gets shorter."""
@@ -538,6 +557,11 @@ class _Attempt:
             raise not_found(kind, key)
         return stored, kind.parse(stored.body)
 
+    def _others(self, kind_name: str, namespace: str) -> Iterator[Any]:
+        kind = self._schema.kind(kind_name)
+        for stored in list(self.draft.objects(kind_name, namespace)):
+            yield kind.parse(stored.body)
+
     def _read(self, kind_name: str, namespace: str, name: str) -> Any:
         stored = self.draft.get(Key(kind_name, namespace, name))
         return self._schema.kind(kind_name).parse(stored.body) if stored is not None else None
@@ -580,13 +604,13 @@ def _identify(kind: Kind, ref: pb.Ref, metadata: Any) -> Key:
     namespace, name = ref.namespace, ref.name
     violations: list[Violation] = []
     if metadata is not None:
-        for field, said, given in (
+        for part, said, given in (
             ("namespace", ref.namespace, metadata.namespace),
             ("name", ref.name, metadata.name),
         ):
             if said and given and said != given:
                 wrong = f'Invalid value: "{given}": does not match "{said}" of the request'
-                violations.append(Violation(f"metadata.{field}", wrong))
+                violations.append(Violation(f"metadata.{part}", wrong))
         namespace, name = namespace or metadata.namespace, name or metadata.name
     if kind.namespaced and not namespace:
         violations.append(Violation("metadata.namespace", "Required value"))

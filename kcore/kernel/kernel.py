@@ -122,16 +122,18 @@ async def opened(
     chance: Chance,
     *,
     codec: patch.Codec | None = None,
+    leaving: Mapping[str, admit.Leave] | None = None,
     page_secret: bytes = b"",
     retention: Retention | None = None,
 ) -> AsyncIterator["Kernel"]:
     """A kernel on a store, with its background work; the store is closed at the end.
 
-    `schema`: the kinds that are built in. `admission` says by kind what creating one implies.
-    `codec` reads and writes JSON, for patches; without it they are UNIMPLEMENTED. `page_secret`
-    signs page tokens; drawn from `chance` where there is none.
+    `schema`: the kinds that are built in. `admission` says by kind what creating one implies,
+    `leaving` by "kind/subresource" what deleting one through that door does; without it no door but
+    the main one deletes. `codec` reads and writes JSON, for patches; without it they are
+    UNIMPLEMENTED. `page_secret` signs page tokens; drawn from `chance` where there is none.
     """
-    setting = commit.Setting(admission, chance, codec)
+    setting = commit.Setting(admission, chance, codec, leaving or {})
     secret = page_secret or chance.token(32).encode()
     kernel = Kernel(store, schema, setting, clock, secret, retention)
     await kernel.open()

@@ -231,6 +231,15 @@ class Draft:
         """One object."""
         return self._objects[key] if key in self._objects else self._below.get(key)
 
+    def objects(self, kind: str, namespace: str) -> Iterator[Stored]:
+        """Objects of a kind; of all namespaces where `namespace` is ""."""
+        for stored in self._below.objects(kind, namespace):
+            if stored.key not in self._objects:
+                yield stored
+        for key, changed in self._objects.items():
+            if changed is not None and key.kind == kind and namespace in ("", key.namespace):
+                yield changed
+
     def holder(self, pool: str, value: str) -> Key | None:
         """Who claims a pool's value."""
         place = pool, value

@@ -1,5 +1,6 @@
 """What evaluation asks of a state, be it durable or not yet."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 from kcore.kernel.record import Key, Stored
@@ -20,6 +21,10 @@ class View(Protocol):
 
     def get(self, key: Key) -> Stored | None:
         """One object."""
+        ...
+
+    def objects(self, kind: str, namespace: str) -> Iterator[Stored]:
+        """Objects of a kind; of all namespaces where `namespace` is ""."""
         ...
 
     def holder(self, pool: str, value: str) -> Key | None:

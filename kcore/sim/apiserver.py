@@ -142,7 +142,14 @@ class Apiserver:
     def opened(self) -> AbstractAsyncContextManager[kernels.Kernel]:
         """A kernel on the disk."""
         chance = self._chance.fork(f"life {self.lives}")
-        return kernels.opened(self._disk, _schema(), admission.BY_KIND, self._clock, chance)
+        return kernels.opened(
+            self._disk,
+            _schema(),
+            admission.BY_KIND,
+            self._clock,
+            chance,
+            leaving=admission.ON_DELETE,
+        )
 
     async def _fate(self) -> None:
         while True:

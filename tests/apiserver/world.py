@@ -57,7 +57,9 @@ async def world(directory: Path, listeners: Listeners | None = None) -> AsyncIte
     listeners = listeners or Listeners(socket=socket)
     store = MemoryStore(chance)
     async with (
-        kernel.opened(store, compiled(), admission.BY_KIND, clock, chance) as made,
+        kernel.opened(
+            store, compiled(), admission.BY_KIND, clock, chance, leaving=admission.ON_DELETE
+        ) as made,
         serving(made, listeners, clock, chance) as (apiserver, server),
         channel.connect(Target(unix=str(socket))) as dialled,
     ):

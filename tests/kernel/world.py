@@ -128,7 +128,9 @@ async def world(
     clock = clock or HandClock()
     chance = Chance(seed)
     store = store or MemoryStore(Chance(seed + 1))
-    async with kernel.opened(store, kinds(), admission.BY_KIND, clock, chance) as opened:
+    async with kernel.opened(
+        store, kinds(), admission.BY_KIND, clock, chance, leaving=admission.ON_DELETE
+    ) as opened:
         made = World(opened, clock)
         if not made.there(NAMESPACE, "default"):
             await made.create(NAMESPACE, namespace("default"))
