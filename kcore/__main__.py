@@ -35,6 +35,7 @@ def _setup_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--node", required=True),
         click.option("--port", type=int, default=6443),
         click.option("--root", type=click.Path(path_type=Path), default=None),
+        click.option("--store", default=""),
     ):
         function = option(function)
     return function
@@ -42,12 +43,12 @@ def _setup_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(hidden=True)
 @_setup_options
-def parent(node: str, port: int, root: Path | None) -> None:
+def parent(node: str, port: int, root: Path | None, store: str) -> None:
     """Keeps kcore's processes running."""
     from kcore.boot import place, setup
     from kcore.clock import SystemClock
 
-    sys.exit(setup.keep(setup.Setup(place.Place.under(root), node, port), SystemClock()))
+    sys.exit(setup.keep(setup.Setup(place.Place.under(root), node, port, store), SystemClock()))
 
 
 @click.command(hidden=True)
@@ -62,6 +63,7 @@ def apiserver(
     node: str,
     port: int,
     root: Path | None,
+    store: str,
     retain_seconds: float,
     retain_revisions: int,
     compact_seconds: float,
@@ -71,16 +73,16 @@ def apiserver(
     from kcore.kernel import kernel
 
     retention = kernel.Retention(retain_seconds, retain_revisions, compact_seconds)
-    _run(_apiserver(setup.Setup(place.Place.under(root), node, port), retention))
+    _run(_apiserver(setup.Setup(place.Place.under(root), node, port, store), retention))
 
 
 @click.command(hidden=True)
 @_setup_options
-def rooms(node: str, port: int, root: Path | None) -> None:
+def rooms(node: str, port: int, root: Path | None, store: str) -> None:
     """Controllers, scheduler, kubelet and network of a one-node cluster."""
     from kcore.boot import place, setup
 
-    _run(_rooms(setup.Setup(place.Place.under(root), node, port)))
+    _run(_rooms(setup.Setup(place.Place.under(root), node, port, store)))
 
 
 async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
@@ -88,16 +90,15 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
 
     from kcore import admission
     from kcore.apiserver import run as apiserver
-    from kcore.boot import certificates
+    from kcore.boot import certificates, stores
     from kcore.chance import Chance
     from kcore.client import codec
     from kcore.clock import SystemClock
     from kcore.kernel import kernel, schema
-    from kcore.kernel.store import sqlite
 
     where, clock, chance = setup.place, SystemClock(), Chance()
     kinds = schema.compile_schema(Path(kcore_api.KINDS).read_bytes())
-    store = sqlite.SqliteStore(where.database, clock, chance)
+    store = stores.store_of(setup.store or f"sqlite:{where.database}", clock, chance, where.mark)
     certificate, key = certificates.files(where.pki, certificates.SERVER)
     listeners = apiserver.Listeners(
         socket=where.socket,

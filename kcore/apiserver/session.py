@@ -163,10 +163,10 @@ class Session:
         refused: dict[int, ApiError] = {}
         permitted = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
         for index, transaction in enumerate(request.transactions):
-            whole = permitted.transactions.add()
-            whole.CopyFrom(transaction)
+            one = permitted.transactions.add()
+            one.CopyFrom(transaction)
             try:
-                self._permit(whole)
+                self._permit(one)
             except ApiError as error:
                 if len(request.transactions) == 1:
                     raise

@@ -29,6 +29,11 @@ class Place:
         return self.state / "store" / "kcore.db"
 
     @property
+    def mark(self) -> Path:
+        """How far the log was acknowledged, where it is kept elsewhere."""
+        return self.state / "store" / "etcd.mark"
+
+    @property
     def pki(self) -> Path:
         """Keys and certificates, root's alone."""
         return self.state / "pki"

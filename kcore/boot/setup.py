@@ -20,6 +20,8 @@ class Setup:
     place: place.Place
     node: str
     port: int = 6443
+    # Where the log is kept (kcore/boot/stores.py); "": in the place's own database.
+    store: str = ""
 
     @property
     def mutual_port(self) -> int:
@@ -40,6 +42,8 @@ class Setup:
         """The command line of one of kcore's processes in this setup."""
         found = [sys.executable, "-m", "kcore", command]
         found += ["--node", self.node, "--port", str(self.port)]
+        if self.store:
+            found += ["--store", self.store]
         if self.place != place.Place():
             found += ["--root", str(self.place.state.parent)]
         return found

@@ -39,6 +39,8 @@ from kcore.kernel.store.mark import Mark
 from kcore.wire.errors import ApiError, Reason
 
 _FORMAT: Final = 1
+# While a migration fills it.
+_UNFINISHED: Final = 0
 _VERBS: Final = {verb.value: verb for verb in Verb}
 _TALLY_MASK: Final = (1 << 62) - 1
 # Keys read, and deleted, at once.
@@ -310,6 +312,20 @@ class EtcdStore:
         if base:
             await self._client.compact(base)
 
+    async def adopt(self, opened: Opened, *, whole: bool) -> None:
+        """Takes over a log's identity, and at last its end."""
+        await self._know()
+        async with self._writing:
+            head = self._next_head()
+            head.format = _FORMAT if whole else _UNFINISHED
+            head.cluster_id, head.epoch = opened.cluster_id, opened.epoch
+            if whole:
+                head.revision, head.time = opened.head, opened.time
+                head.compacted = opened.compacted
+            await self._write({}, (), head)
+        if whole and self._mark is not None:
+            self._mark.write(opened, opened.head)
+
     async def close(self) -> None:
         """Hangs up."""
         stream, self._stream = self._stream, None
@@ -569,8 +585,8 @@ class EtcdStore:
     def _check(self, head: log_pb2.Head) -> None:
         if head.format != _FORMAT:
             said = f"format {head.format} is not known to this version"
-            if not head.format:
-                said = "a migration into it has not come to its end: delete it and begin again"
+            if head.format == _UNFINISHED:
+                said = "a migration into it has not come to its end: delete it, and begin again"
             raise Refused(f"{self._name}: {said}")
 
     def _check_tally(self, tally: int, head: log_pb2.Head) -> None:

@@ -17,6 +17,7 @@ class MemoryStore:
     def __init__(self, chance: Chance) -> None:
         """`chance` draws the cluster's identity."""
         self._cluster_id = chance.uid()
+        self._epoch = 1
         self._log: list[Record] = []
         self._by_key: dict[Key, list[Record]] = {}
         self._head = 0
@@ -30,7 +31,7 @@ class MemoryStore:
 
     async def open(self) -> Opened:
         """Is always ready."""
-        return Opened(self._cluster_id, 1, self._head, self._time, self._compacted)
+        return Opened(self._cluster_id, self._epoch, self._head, self._time, self._compacted)
 
     async def replay(self) -> AsyncIterator[Record]:
         """The whole log."""
@@ -91,6 +92,13 @@ class MemoryStore:
                 last = history[index - 1]
                 gone += history[: index if last.verb is Verb.DELETE else index - 1]
         self._drop(gone)
+
+    async def adopt(self, opened: Opened, *, whole: bool) -> None:
+        """Takes over a log's identity, and at last its end."""
+        self._cluster_id, self._epoch = opened.cluster_id, opened.epoch
+        if whole:
+            self._head, self._time = opened.head, opened.time
+            self._compacted = opened.compacted
 
     async def close(self) -> None:
         """Keeps all, for the next who opens it."""

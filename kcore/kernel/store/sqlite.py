@@ -59,6 +59,8 @@ CREATE TABLE IF NOT EXISTS head (
 );
 """
 _FORMAT: Final = 1
+# While a migration fills it.
+_UNFINISHED: Final = 0
 _COLUMNS: Final = (
     "position, kind, namespace, name, uid, operation, body, actor, because, time, request_id, "
     "manager, subresource, checksum"
@@ -199,6 +201,10 @@ class SqliteStore:
             some = functools.partial(self._compact_some, after, _after(revision))
             after = await self._in_thread(some)
 
+    async def adopt(self, opened: Opened, *, whole: bool) -> None:
+        """Takes over a log's identity, and at last its end."""
+        await self._in_thread(lambda: self._adopt(opened, whole))
+
     async def close(self) -> None:
         """Lets go of the files."""
         if self._executor is not None:
@@ -233,6 +239,11 @@ class SqliteStore:
             head = self._read_head()
         except sqlite3.DatabaseError as error:
             raise Refused(f"{self._path}: {error}") from error
+        if head["format"] == _UNFINISHED:
+            raise Refused(
+                f"{self._path}: a migration into it has not come to its end: remove it, its .mark "
+                "and its .lock, and begin again"
+            )
         if head["format"] != _FORMAT:
             raise Refused(f"{self._path}: format {head['format']} is not known to this version")
         self._tally = head["tally"]
@@ -316,6 +327,21 @@ class SqliteStore:
             connection.execute("ROLLBACK")
         (tally,) = connection.execute("SELECT tally FROM head").fetchone()
         return bool(tally == self._tally)
+
+    def _adopt(self, opened: Opened, whole: bool) -> None:
+        assert self._writer is not None
+        self._writer.execute(
+            "UPDATE head SET format = ?, cluster_id = ?, epoch = ?",
+            (_FORMAT if whole else _UNFINISHED, opened.cluster_id, opened.epoch),
+        )
+        self._opened = Opened(opened.cluster_id, opened.epoch, 0, 0.0, 0)
+        if whole:
+            self._writer.execute(
+                "UPDATE head SET revision = ?, time = ?, compacted = ?",
+                (opened.head, opened.time, opened.compacted),
+            )
+            self._opened = opened
+        self._mark.write(self._opened, self._opened.head)
 
     def _set_compacted(self, revision: int) -> None:
         assert self._writer is not None
