@@ -65,6 +65,8 @@ class Streams:
         ended = False
         async with aclosing(self._frames(pod, wanted, down(), "exec")) as frames:
             async for frame in frames:
+                if ended:
+                    raise _after_the_end(pod)
                 ended = frame.exec.WhichOneof("frame") == "exit_code"
                 yield frame.exec
         if not ended:
@@ -90,8 +92,12 @@ class Streams:
             if not closed:
                 yield node_pb2.SessionResponse(attach=ps.AttachRequest(stdin_closed=True))
 
+        ended = False
         async with aclosing(self._frames(pod, wanted, down(), "attach")) as frames:
             async for frame in frames:
+                if ended:
+                    raise _after_the_end(pod)
+                ended = frame.attach.WhichOneof("frame") == "exit_code"
                 yield frame.attach
 
     async def port_forward(
@@ -220,6 +226,11 @@ def _check_runs(pod: pod_pb2.Pod, what: str) -> None:
 
 def _without_exit(pod: pod_pb2.Pod) -> ApiError:
     said = f"the kubelet of node {pod.spec.node_name} ended the stream without an exit code"
+    return ApiError(Reason.UNAVAILABLE, said)
+
+
+def _after_the_end(pod: pod_pb2.Pod) -> ApiError:
+    said = f"the kubelet of node {pod.spec.node_name} went on after the end of the stream"
     return ApiError(Reason.UNAVAILABLE, said)
 
 

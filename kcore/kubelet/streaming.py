@@ -24,6 +24,7 @@ It must not know of pods, nor of who is at the other end of the command line.
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -93,6 +94,9 @@ class _Connection:
         url = self._url
         if url.scheme != "http" or not url.hostname or not url.port:
             raise StreamError(f"cannot stream from {url.geturl()!r}")
+        if not _is_here(url.hostname):
+            # Whoever answers for the runtime shall not send the kubelet to somebody else.
+            raise StreamError(f"the runtime is not to be reached at {url.netloc}: not this machine")
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_SECONDS):
@@ -388,6 +392,13 @@ class Port:
                 break
         if problem:
             raise StreamError(problem.decode("utf-8", "replace").strip())
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def command(
