@@ -39,6 +39,8 @@ from kcore.wire.errors import ApiError, Reason
 logger = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 10.0
+# More is no token.
+_TOKEN_LETTERS = 64 << 10
 MESSAGE_BYTES = 16 << 20
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -158,7 +160,7 @@ class Token:
             seen = status.st_mtime_ns, status.st_ino
             if seen != self._seen:
                 with open(self._file, encoding="ascii") as file:
-                    self._token = file.read().strip()
+                    self._token = file.read(_TOKEN_LETTERS).strip()
                 self._seen = seen
         except (OSError, UnicodeDecodeError) as error:
             said = f"the token cannot be read: {error}"

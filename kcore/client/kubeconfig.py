@@ -116,7 +116,7 @@ def load(files: list[str], *, required: bool = False) -> Config:
             if required:
                 raise Unusable(f"{path}: no such file") from None
             continue
-        except (OSError, UnicodeDecodeError) as wrong:
+        except (OSError, ValueError) as wrong:
             raise Unusable(f"{path}: {wrong}") from None
         _merge(config, path, _parsed(text, path))
     config.default = config.files[-1] if config.files else (files[-1] if files else "")
@@ -451,7 +451,7 @@ def _content(entry: Mapping[str, Any], key: str, directory: str) -> bytes | None
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise Unusable(f"{key}: {path} is not a regular file")
             content = file.read(_CONTENT_BYTES + 1)
-    except OSError as wrong:
+    except (OSError, ValueError) as wrong:
         raise Unusable(f"{key}: {wrong}") from None
     if len(content) > _CONTENT_BYTES:
         raise Unusable(f"{key}: {path} is too long ({_CONTENT_BYTES >> 20} MiB at most)")

@@ -76,10 +76,12 @@ class ApiError(Exception):
         """
         super().__init__(message)
         self.reason = reason
-        self.message = message
-        self.violations = tuple(violations)
+        self.message = unicode(message)
+        self.violations = tuple(
+            v if v.path.isascii() and v.message.isascii() else _unicode(v) for v in violations
+        )
         self.retry_seconds = retry_seconds
-        self.metadata = metadata or {}
+        self.metadata = {k: unicode(v) for k, v in metadata.items()} if metadata else {}
         self.help = help
 
     def __str__(self) -> str:
@@ -87,6 +89,11 @@ class ApiError(Exception):
 
     def __repr__(self) -> str:
         return f"ApiError({self.reason.name}, {self.message!r}, {self.violations!r})"
+
+
+def unicode(text: str) -> str:
+    """The text as it can travel: JSON's escapes make halves of letters, which none can encode."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def invalid(subject: str, violations: Iterable[Violation]) -> ApiError:
@@ -159,6 +166,10 @@ def from_status(status: status_pb2.Status) -> ApiError:
         metadata=metadata,
         help=help,
     )
+
+
+def _unicode(violation: Violation) -> Violation:
+    return Violation(unicode(violation.path), unicode(violation.message))
 
 
 def _pack(message: error_details_pb2.ErrorInfo) -> any_pb2.Any:
