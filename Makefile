@@ -12,7 +12,7 @@ AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev
 	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster chaos sim attack bless \
+.PHONY: help setup packages root up down test test-fast test-cluster chaos sim fuzz attack bless \
 	bench gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
@@ -46,6 +46,9 @@ bless: setup ## write what the goldens should be from what they are; read the di
 
 bench: root packages setup ## measure, each figure beside its floor
 	@$(VENV)/bin/python -m bench
+
+fuzz: setup ## throw made and broken input at every door; N=100000 for each
+	@KCORE_FUZZ=$(or $(N),100000) $(VENV)/bin/pytest -q --durations=0 tests/security/test_fuzz.py
 
 attack: setup ## throw raw HTTP/2 at a real apiserver, ten seconds for each attack
 	@KCORE_ATTACK_SECONDS=$(or $(SECONDS),10) $(VENV)/bin/pytest -q -s tests/security/test_http2.py

@@ -3,8 +3,9 @@
     render(files) -> JSON text
 
 A method may be repeated that says so by its `idempotency_level`; Commit does because a transaction
-with a request id is answered, not done, a second time. Only UNAVAILABLE is repeated: a server that
-is not there, starts, or cannot say now.
+with a request id is answered, not done, a second time. What is repeated is UNAVAILABLE, of a server
+that is not there, starts, or cannot say now; and CANCELLED, by which gRPC's servers throw calls of
+anybody away while more wait than they can take on (a call that its caller cancels is over).
 """
 
 import json
@@ -17,7 +18,7 @@ _POLICY = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 # Where most calls fail, repetition would be a load of its own.
 _THROTTLING = {"maxTokens": 20, "tokenRatio": 0.2}

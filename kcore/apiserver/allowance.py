@@ -17,8 +17,9 @@ from kcore.wire.errors import ApiError, Reason
 # A tenth of a second of this server's work.
 CALLS_PER_USER: Final = 512
 STREAMS_PER_USER: Final = 1024
-# Answers that wait in memory for who does not read; a single one may always.
-UNREAD_BYTES_PER_USER: Final = 64 << 20
+# Answers that wait in memory for who does not read; a single one may always. gRPC needs three times
+# as much for them.
+UNREAD_BYTES_PER_USER: Final = 32 << 20
 _RETRY_SECONDS: Final = 1.0
 
 

@@ -24,7 +24,7 @@ def test_the_service_config_repeats_what_is_idempotent_and_nothing_else() -> Non
     config = json.loads(kcore_api.SERVICE_CONFIG.read_text())
     (method_config,) = config["methodConfig"]
     named = {(one["service"], one["method"]) for one in method_config["name"]}
-    assert method_config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert method_config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     files = descriptor_pb2.FileDescriptorSet.FromString(kcore_api.KINDS.read_bytes())
     ours = {
         (f"{file.package}.{service.name}", method.name)

@@ -231,14 +231,23 @@ def send_message(server: Server, body: bytes, *more: tuple[str, str]) -> str:
     connection = Connection(server)
     headers = block(COMMIT, *more, token=server.token)
     connection.send(frame(HEADERS, END_HEADERS, 1, headers))
-    for at in range(0, len(body), 16_000):
-        last = at + 16_000 >= len(body)
-        piece = frame(DATA, END_STREAM if last else 0, 1, body[at : at + 16_000])
-        connection.send(piece)
-        # More than the window, without asking: the server may say so.
-        if at % (1 << 20) < 16_000:
-            connection.drain()
-    said = connection.status(1)
+    at, ends = 0, time.monotonic() + 30
+    while at < len(body) and connection.alive and time.monotonic() < ends:
+        # As the server lets: it would close the connection on whoever sends more.
+        granted = {0: 65_535, 1: 65_535}
+        for kind, _, stream, payload in connection.frames(0.01 if at else 0):
+            if kind == WINDOW:
+                granted[stream] = granted.get(stream, 0) + int.from_bytes(payload, "big")
+            if kind == SETTINGS:
+                for setting in range(0, len(payload), 6):
+                    name, value = struct.unpack(">HI", payload[setting : setting + 6])
+                    granted[1] += value - 65_535 if name == 4 else 0
+        until = min(len(body), granted[0], granted[1])
+        while at < until:
+            piece = body[at : min(at + 16_000, until)]
+            at += len(piece)
+            connection.send(frame(DATA, END_STREAM if at == len(body) else 0, 1, piece))
+    said = connection.status(1, 30)
     connection.close()
     return said
 

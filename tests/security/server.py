@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import kcore_api
 from kcore_api.kcore.api.v1 import auth_pb2
 
 from kcore.boot import certificates, place
@@ -74,7 +75,10 @@ class Server:
         """A healthy user's call, over a connection of its own; seconds that it took."""
         started = time.monotonic()
         wrapped = grpc.ssl_channel_credentials(self.setup.place.ca.read_bytes())
-        options = (("grpc.use_local_subchannel_pool", 1),)
+        options = (
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.service_config", kcore_api.SERVICE_CONFIG.read_text()),
+        )
         with grpc.secure_channel(self.where, wrapped, options=options) as channel:
             metadata = (("authorization", f"Bearer {self.token}"),)
             answer = channel.unary_unary(WHO)(b"", metadata=metadata, timeout=5)

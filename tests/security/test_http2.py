@@ -86,8 +86,7 @@ def test_others_are_served_while_one_attacks(filled: Server, name: str) -> None:
         f"\n{name}: {did}; others {len(healthy.seconds)} calls, p50 {middle * 1000:.0f} ms,"
         f" max {last * 1000:.0f} ms; memory +{grown // MIB} MiB; after {recovered * 1000:.0f} ms"
     )
-    # gRPC cancels a call of somebody else's once in a thousand while it is flooded with resets.
-    assert len(healthy.failures) <= 1 + len(healthy.seconds) // 200, healthy.failures[:3]
+    assert not healthy.failures, healthy.failures[:3]
     assert grown < 128 * MIB
     if name == "S41-half-open" and SECONDS >= 10:
         assert ", 0 open after" in did
@@ -170,12 +169,18 @@ async def test_s44_too_many_operations_are_refused(server: Server) -> None:
 def test_p19_a_call_whose_deadline_has_passed_is_not_evaluated(server: Server) -> None:
     connection = Connection(server)
     body = create(CONFIG_MAP, config_map("late"))
-    headers = block(attacks.COMMIT, ("grpc-timeout", "1n"), token=server.token)
-    connection.send(
-        frame(attacks.HEADERS, attacks.END_HEADERS, 1, headers)
-        + frame(attacks.DATA, attacks.END_STREAM, 1, message(body.SerializeToString()))
-    )
-    assert connection.status(1) in ("4", "14", "reset")
+    before = block(WHO, token=server.token)
+    parts = []
+    # What keeps it from being looked at in time.
+    for number in range(300):
+        parts.append(frame(attacks.HEADERS, attacks.END_HEADERS, number * 2 + 1, before))
+        parts.append(frame(attacks.DATA, attacks.END_STREAM, number * 2 + 1, message(b"")))
+    headers = block(attacks.COMMIT, ("grpc-timeout", "1m"), token=server.token)
+    parts.append(frame(attacks.HEADERS, attacks.END_HEADERS, 601, headers))
+    data = message(body.SerializeToString())
+    parts.append(frame(attacks.DATA, attacks.END_STREAM, 601, data))
+    connection.send(b"".join(parts))
+    assert connection.status(601) in ("4", "14", "reset")
     connection.close()
     asked = pb.GetRequest(ref=pb.Ref(kind=CONFIG_MAP, namespace="default", name="late"))
     said = attacks.ask(server, "/kcore.api.v1.ApiService/Get", asked.SerializeToString())
