@@ -634,8 +634,21 @@ class Kernel:
             # While the disk is full or far away, this must wait too.
             with contextlib.suppress(Full, ApiError):
                 await self._bury(now)
-                oldest = await self._replica.revision_at(now - self._retention.seconds)
-                await self.compact(max(oldest, self._replica.head - self._retention.revisions))
+                await self._let_go(now)
+
+    async def _let_go(self, now: float) -> None:
+        """Compacts what is older than is promised."""
+        try:
+            oldest = await self._replica.revision_at(now - self._retention.seconds)
+            await self.compact(max(oldest, self._replica.head - self._retention.revisions))
+        except (Full, ApiError):
+            raise
+        except Exception as error:
+            # As with a write, nobody knows what is on the disk. Where the writer has found that
+            # out meanwhile, and opened the store again, all is well.
+            async with self._forward:
+                if self._failed is None:
+                    await self._recover(error)
 
     def _forget_requests(self, now: float) -> None:
         known = self._remembered_at

@@ -32,7 +32,9 @@ async def prove(
     """Of so many syncs one fails, over so many writes; then the disk dies so many times."""
     proof = Proof("sync", "a failed sync is an unknown outcome")
     trace = root / "strace"
-    server = Server(root, backing.arguments(), mutant)
+    # Compaction, too, meets the failing disk.
+    retention = ("--compact-seconds", "0.1", "--retain-revisions", "150")
+    server = Server(root, [*backing.arguments(), *retention], mutant)
     clients = Workload(str(server.place.socket), seed)
     watcher = Watcher(clients.socket, random.Random(seed), clients.complaints)
     draw = random.Random(f"{seed}/syncs")

@@ -1,6 +1,7 @@
 """One suite for all stores; what is SQLite's own comes after."""
 
 import asyncio
+import contextlib
 import pathlib
 import random
 import sqlite3
@@ -372,3 +373,53 @@ async def test_the_loop_goes_on_while_the_disk_syncs(made: Callable[[], SqliteSt
     ticking.cancel()
     await store.close()
     assert turns > 1
+
+
+async def test_what_a_compaction_left_is_made_up_for(
+    made: Callable[[], SqliteStore], path: pathlib.Path
+) -> None:
+    await filled(made)
+    # As a crash leaves it that comes between the promise and the deed.
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE head SET compacted = 4")
+    connection.commit()
+    connection.close()
+    store = made()
+    await store.open()
+    await store.compact(5)
+    assert [one.revision async for one in store.replay()] == [4, 4]
+    await store.close()
+
+
+async def test_a_full_disk_compacts_nothing(made: Callable[[], SqliteStore]) -> None:
+    store = made()
+    await store.open()
+    keys = [Key("k.A", "default", f"o{number}") for number in range(400)]
+    records = [record(i + 1, key, body=b"x" * 400) for i, key in enumerate(keys * 2)]
+    await store.append(records, {})
+    assert store._writer is not None
+    pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")
+    # It takes room to give room: the freed pages are listed in others.
+    with contextlib.suppress(Full):
+        await store.compact(800)
+    store._writer.execute("PRAGMA max_page_count = 100000")
+    await store.append([record(801)], {})
+    assert (await reopened(store)).head == 801
+    await store.close()
+
+
+async def test_a_store_that_is_opened_again_ends_a_compaction(
+    made: Callable[[], SqliteStore],
+) -> None:
+    store = made()
+    await store.open()
+    keys = [Key("k.A", "default", f"o{number}") for number in range(1500)]
+    await store.append([record(i + 1, key) for i, key in enumerate(keys * 2)], {})
+    compacting = asyncio.create_task(store.compact(3000))
+    await asyncio.sleep(0)
+    await asyncio.gather(reopened(store), compacting)
+    await store.append([record(3001)], {})
+    await store.compact(3001)
+    assert len([one async for one in store.replay()]) == 1501
+    await store.close()

@@ -17,7 +17,15 @@ import functools
 import os
 import pathlib
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -88,6 +96,9 @@ class SqliteStore:
         self._integrity: Future[str] | None = None
         self._tally = 0
         self._opened = Opened("", 0, 0, 0.0, 0)
+        # Up to here compaction has gone since the store was opened: what was interrupted before is
+        # made up for by the first one.
+        self._swept = 0
 
     @property
     def tail(self) -> Tail | None:
@@ -191,15 +202,19 @@ class SqliteStore:
     async def compact(self, revision: int) -> None:
         """Forgets superseded records up to `revision`, and the deleted."""
         revision = min(revision, self._read_head()["revision"])
-        start = self._opened.compacted
-        if revision <= start:
+        if revision <= self._opened.compacted:
             return
+        executor = self._executor
         # First of all nobody is promised what is about to go.
         await self._in_thread(lambda: self._set_compacted(revision))
-        after: int | None = _after(start) - 1
+        after: int | None = _after(self._swept) - 1
         while after is not None:
+            if self._executor is not executor:
+                # It was opened again meanwhile: the next time begins at the beginning.
+                return
             some = functools.partial(self._compact_some, after, _after(revision))
             after = await self._in_thread(some)
+        self._swept = revision
 
     async def adopt(self, opened: Opened, *, whole: bool) -> None:
         """Takes over a log's identity, and at last its end."""
@@ -208,20 +223,14 @@ class SqliteStore:
     async def close(self) -> None:
         """Lets go of the files."""
         if self._executor is not None:
-            await self._in_thread(self._close)
-            self._executor.shutdown()
-            self._executor = None
+            closing = self._in_thread(self._close)
+            executor, self._executor = self._executor, None
+            await closing
+            executor.shutdown()
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    def _in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
         assert self._executor is not None, "the store is not open"
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # What has begun in the thread cannot be called back: wait, so that nothing overlaps.
-            with contextlib.suppress(Exception):
-                await future
-            raise
+        return _whole(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     def _open(self) -> Opened:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,6 +256,7 @@ class SqliteStore:
         if head["format"] != _FORMAT:
             raise Refused(f"{self._path}: format {head['format']} is not known to this version")
         self._tally = head["tally"]
+        self._swept = 0
         self._opened = Opened(
             head["cluster_id"], head["epoch"], head["revision"], head["time"], head["compacted"]
         )
@@ -304,8 +314,7 @@ class SqliteStore:
             tally += checksum
             rows.append(_row(record, checksum))
         last = records[-1]
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._transaction(connection):
             connection.executemany(f"INSERT INTO log VALUES ({','.join('?' * 14)})", rows)
             for key, count in keep.items():
                 tally -= _trim(connection, key, count)
@@ -313,13 +322,22 @@ class SqliteStore:
                 "UPDATE head SET revision = ?, time = ?, tally = ?",
                 (last.revision, last.time, tally & _TALLY_MASK),
             )
+        self._tally = tally & _TALLY_MASK
+        self._mark.note(self._opened, last.revision, moment)
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """All or nothing. `Full` where there was no room and nothing was written; after any other
+        failure nobody knows.
+        """
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL and self._rolled_back(connection):
                 raise Full(f"{self._path}: {error}") from error
             raise
-        self._tally = tally & _TALLY_MASK
-        self._mark.note(self._opened, last.revision, moment)
 
     def _rolled_back(self, connection: sqlite3.Connection) -> bool:
         """Whether after a failure the log is surely as it was before."""
@@ -345,7 +363,8 @@ class SqliteStore:
 
     def _set_compacted(self, revision: int) -> None:
         assert self._writer is not None
-        self._writer.execute("UPDATE head SET compacted = ?", (revision,))
+        with self._transaction(self._writer):
+            self._writer.execute("UPDATE head SET compacted = ?", (revision,))
         opened = self._opened
         self._opened = Opened(opened.cluster_id, opened.epoch, opened.head, opened.time, revision)
 
@@ -361,8 +380,7 @@ class SqliteStore:
         if not window:
             return None
         tally = self._tally
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction(connection):
             for position, kind, namespace, name, operation, _ in window:
                 gone = connection.execute(
                     "DELETE FROM log WHERE kind = ? AND namespace = ? AND name = ? "
@@ -371,11 +389,6 @@ class SqliteStore:
                 ).fetchall()
                 tally -= sum(checksum for (checksum,) in gone)
             connection.execute("UPDATE head SET tally = ?", (tally & _TALLY_MASK,))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
         self._tally = tally & _TALLY_MASK
         return int(window[-1][0])
 
@@ -407,6 +420,18 @@ class SqliteStore:
         if row is None:
             raise Refused(f"{self._path}: the row of its head is missing")
         return dict(zip(_HEAD, row, strict=True))
+
+
+async def _whole(future: asyncio.Future[T]) -> T:
+    """Its result. What has begun in the thread cannot be called back: whoever is cancelled waits,
+    so that nothing overlaps.
+    """
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await future
+        raise
 
 
 def _after(revision: int) -> int:
