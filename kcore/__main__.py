@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from kcore.kernel import kernel
 
 
+class _Ended(Exception):
+    """What a process cannot go on without is wrong; says what, and what to do about it."""
+
+
 def main() -> None:
     """The program `kcore`."""
     for command in (parent, apiserver, rooms):
@@ -90,15 +94,21 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
 
     from kcore import admission
     from kcore.apiserver import run as apiserver
+    from kcore.apiserver.serve import CannotListen
     from kcore.boot import certificates, stores
     from kcore.chance import Chance
     from kcore.client import codec
     from kcore.clock import SystemClock
     from kcore.kernel import kernel, schema
+    from kcore.kernel.store import Refused
 
     where, clock, chance = setup.place, SystemClock(), Chance()
     kinds = schema.compile_schema(Path(kcore_api.KINDS).read_bytes())
-    store = stores.store_of(setup.store or f"sqlite:{where.database}", clock, chance, where.mark)
+    named = setup.store or f"sqlite:{where.database}"
+    try:
+        store = stores.store_of(named, clock, chance, where.mark)
+    except stores.StoreError as error:
+        raise _Ended(str(error)) from error
     certificate, key = certificates.files(where.pki, certificates.SERVER)
     listeners = apiserver.Listeners(
         socket=where.socket,
@@ -110,18 +120,21 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
         authority=where.ca,
         tokens=apiserver.owner(where.admin_token),
     )
-    async with kernel.opened(
-        store,
-        kinds,
-        admission.BY_KIND,
-        clock,
-        chance,
-        codec=codec,
-        leaving=admission.ON_DELETE,
-        retention=retention,
-    ) as opened:
-        await _first(opened, setup)
-        await apiserver.run(opened, listeners, clock, chance)
+    try:
+        async with kernel.opened(
+            store,
+            kinds,
+            admission.BY_KIND,
+            clock,
+            chance,
+            codec=codec,
+            leaving=admission.ON_DELETE,
+            retention=retention,
+        ) as opened:
+            await _first(opened, setup)
+            await apiserver.run(opened, listeners, clock, chance)
+    except (Refused, CannotListen) as error:
+        raise _Ended(str(error)) from error
 
 
 async def _first(opened: "kernel.Kernel", setup: "Setup") -> None:
@@ -195,6 +208,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop
 
+    from kcore.boot import setup
+
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -211,6 +226,10 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(until_told())
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(0)
+    except _Ended as error:
+        # In one line: `kcore up` looks for it in the log.
+        print(f"{setup.ERROR}{error}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

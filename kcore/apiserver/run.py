@@ -138,7 +138,10 @@ async def serving(
             await server.start()
             if listeners.probe:
                 host, _, port = listeners.probe.rpartition(":")
-                await probe.start(host.strip("[]"), int(port))
+                try:
+                    await probe.start(host.strip("[]"), int(port))
+                except OSError as error:
+                    raise serve.CannotListen(listeners.probe, str(error)) from error
             yield apiserver, server
         finally:
             apiserver.broker.close()

@@ -83,6 +83,17 @@ Behaviour: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
+class CannotListen(OSError):
+    """An address is taken, or cannot be had."""
+
+    def __init__(self, address: str, why: str) -> None:
+        """Says what to do about it."""
+        super().__init__(
+            f"cannot listen at {address}: {why}; `ss -lntxp` shows who has it,"
+            " `kcore up --port` takes others"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """An address, how callers there are told apart, and what the wire is wrapped in."""
@@ -293,7 +304,7 @@ class Server:
         self.ports: list[int] = []
 
     async def start(self) -> None:
-        """Binds all, then serves. OSError where an address is taken."""
+        """Binds all, then serves. `CannotListen` where an address is taken."""
         for server, listener in zip(self._servers, self._listeners, strict=True):
             self.ports.append(_bind(server, listener))
         for server in self._servers:
@@ -367,7 +378,7 @@ def _check_free(path: str) -> None:
         except (FileNotFoundError, ConnectionRefusedError):
             # Nobody, or what somebody has left behind who was killed.
             return
-    raise OSError(f"cannot listen at {path}: another server does")
+    raise CannotListen(path, "another server does")
 
 
 def _add(server: grpc.aio.Server, address: str, wrapped: grpc.ServerCredentials | None) -> int:
@@ -376,7 +387,7 @@ def _add(server: grpc.aio.Server, address: str, wrapped: grpc.ServerCredentials 
             return int(server.add_insecure_port(address))
         return int(server.add_secure_port(address, wrapped))
     except RuntimeError as error:
-        raise OSError(f"cannot listen at {address}: {error}") from error
+        raise CannotListen(address, str(error).partition(";")[0]) from error
 
 
 def _number(metadata: dict[str, str], key: str) -> int:

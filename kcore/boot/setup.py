@@ -11,6 +11,8 @@ from kcore.boot import parent, place
 from kcore.clock import Clock
 
 CLUSTER_CIDR = "10.244.0.0/16"
+# So begins the line in the log that says why one of kcore's processes cannot run.
+ERROR = "error: "
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 
 from kcore.boot import containerd, images, parent, place
 from kcore.boot import up as boot
-from kcore.boot.setup import Setup, node_name
+from kcore.boot.setup import ERROR, Setup, node_name
 from kcore.cli import root as cli
 from kcore.cli.session import FAILED, NOT_READY, Exit, Session
 from kcore.client import kubeconfig
@@ -150,6 +150,7 @@ async def _answering(session: Session, setup: Setup) -> str:
     """Waits until the apiserver serves."""
     begun = session.clock.monotonic()
     deadline = begun + ANSWER_SECONDS
+    said_before = setup.place.log.stat().st_size if setup.place.log.exists() else 0
     while True:
         try:
             api = await session.api()
@@ -159,10 +160,21 @@ async def _answering(session: Session, setup: Setup) -> str:
             started = session.clock.monotonic() > begun + START_SECONDS
             if started and parent.running(setup.place.pid) is None:
                 raise Exit(FAILED, f"error: kcore ended; see {setup.place.log}") from error
+            if started and (why := _last_error(setup.place.log, said_before)):
+                goes_on = f"kcore goes on trying; `kcore down` ends it; see {setup.place.log}"
+                raise Exit(FAILED, f"{why}\n{goes_on}") from error
             if session.clock.monotonic() > deadline:
                 message = f"error: no answer after {ANSWER_SECONDS:.0f} s: {error}"
                 raise Exit(NOT_READY, f"{message}; see {setup.place.log}") from error
         await session.clock.sleep(AGAIN_SECONDS)
+
+
+def _last_error(log: Path, begin: int) -> str:
+    """The last line from there on in which one of kcore's processes says why it cannot run."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.startswith(ERROR)), "")
 
 
 async def _node_ready(session: Session, setup: Setup) -> str:

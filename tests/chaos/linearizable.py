@@ -50,7 +50,7 @@ async def prove(
         ):
             await workload.make_space(api)
             stops = await _storm(server, wire, clients, operations)
-            quiet = asyncio.timeout(60)
+            quiet = asyncio.timeout(400)
             async with quiet:
                 counted, tries = await _count(front, counters, increments)
             log = await tail.catch_up()

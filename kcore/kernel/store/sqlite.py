@@ -233,12 +233,16 @@ class SqliteStore:
         return _whole(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     def _open(self) -> Opened:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Refused(f"{self._path}: cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Refused(f"{self._path}: another process has it open") from None
+            said = f"another process has it open (`fuser {self._lock_path}` names it)"
+            raise Refused(f"{self._path}: {said}") from None
         if not self._path.exists():
             self._mark.check_absent(str(self._path))
         try:
@@ -246,7 +250,7 @@ class SqliteStore:
             self._prepare(self._writer)
             self._reader = self._connect()
             head = self._read_head()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise Refused(f"{self._path}: {error}") from error
         if head["format"] == _UNFINISHED:
             raise Refused(
