@@ -16,7 +16,7 @@ ME = "me"
 def record(revision: int, key: Key, verb: Verb, request: str, **more: object) -> Record:
     made = Record(revision, key, f"uid-{key.name}", verb, f"{key.name}@{revision}".encode(), ME, 0,
                   float(revision), request, ME)  # fmt: skip
-    return replace(made, **more)  # type: ignore[arg-type]
+    return made._replace(**more)  # type: ignore[arg-type]
 
 
 def write(request: str, sent: float, revision: int, *keys: Key, **more: object) -> Write:
