@@ -34,7 +34,7 @@ import service_config  # noqa: E402
 from kcore.wire import typed  # noqa: E402
 
 # Packages that get classes: google.* comes with its own.
-_CLASSES = ("etcdserverpb", "kcore", "mvccpb", "runtime", "store")
+_CLASSES = ("cel", "etcdserverpb", "kcore", "mvccpb", "runtime", "store")
 _KEPT = ("__pycache__",)
 
 _API_INIT = '''\

@@ -213,12 +213,17 @@ def digest_of(descriptors: bytes) -> str:
 
 
 def compile_kinds(
-    files: Mapping[str, descriptor_pb2.FileDescriptorProto], own: Iterable[str]
+    files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+    own: Iterable[str],
+    wary: Callable[[str], bool] = lambda _: False,
 ) -> dict[str, Kind]:
-    """The kinds in those of the files that are `own`, by full name; `Faulty` where it can't be."""
+    """The kinds in those of the files that are `own`, by full name; `Faulty` where it can't be.
+
+    `wary`: of which message types the expressions are anybody's, and have a price.
+    """
     pool = _pool(files)
     options = _Options(pool)
-    engine = cel.Engine(pool)
+    engine = cel.Engine(pool, wary=wary)
     names = sorted(
         f"{files[name].package}.{message.name}".lstrip(".")
         for name in own

@@ -280,12 +280,17 @@ def _kinds(files: Iterable[_File]) -> Iterator[tuple[_File, descriptor_pb2.Descr
                 yield file, message
 
 
+def _is_foreign(name: str) -> bool:
+    """Whether a message is not one of ours."""
+    return name.partition(".")[0] not in _RESERVED
+
+
 @functools.lru_cache(maxsize=8)
 def _compiled(built_in: bytes, descriptors: bytes) -> Mapping[str, Kind]:
     copies = _copies(built_in)
     own = _own(_files(descriptors), copies)
     try:
-        return compile_kinds(_needed(own, copies), own)
+        return compile_kinds(_needed(own, copies), own, _is_foreign)
     except RecursionError:
         raise Faulty(["messages hold one another too deeply"]) from None
 

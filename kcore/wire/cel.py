@@ -13,21 +13,24 @@ Expressions speak proto names. JSON names are rewritten at compile: where the ty
 field `nodeName`, and the message has a field whose JSON name that is, its proto name is put there.
 So a map's keys and strings stay as they are.
 
-What goes wrong while evaluating is a `Failed` value, never an exception: rules come from users.
+What goes wrong while evaluating is a `Failed` value, never an exception: rules come from users. So
+does what would take too long (kcore/wire/price.py), where the rules are anybody's.
 This is the only file that imports the CEL runtime, and that takes long: who must start fast imports
 it late. Knows no kind.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_bindings, ext_math, ext_optional, ext_strings
+from google.protobuf import any_pb2
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from kcore.wire import quantity
+from kcore.wire import price, quantity
 
 LABEL_SELECTOR: Final = "kcore.meta.v1.LabelSelector"
 
@@ -46,12 +49,25 @@ class Failed:
     why: str
 
 
+class Activation:
+    """Messages, as expressions can be evaluated on them."""
+
+    __slots__ = ("messages", "native")
+
+    def __init__(self, native: Any, messages: tuple[tuple[str, Any], ...]) -> None:
+        """`messages`: what `native` was made of, by name."""
+        self.native = native
+        self.messages = messages
+
+
 class Expression:
     """A compiled expression; immutable."""
 
     __slots__ = (
         "_activation",
         "_eval",
+        "_price",
+        "_serialize",
         "constant",
         "idle_without",
         "parts",
@@ -60,22 +76,41 @@ class Expression:
         "uses_old",
     )
 
-    def __init__(self, text: str, environment: Any) -> None:
+    def __init__(self, text: str, environment: Any, priced: bool) -> None:
         """`text` is in proto names; RuntimeError says what is wrong with it."""
         self.text = text
         compiled = environment.compile(text)
         self._eval = compiled.eval
+        # None: it is cheap, or ours; else it has a price, reckoned when it matters.
+        names = _LITERAL.sub("", text)
+        self._serialize = None if not priced or price.always_cheap(names) else compiled.serialize
+        self._price: price.Price | None = None
         # Of its value, as the runtime says it: "BOOL", "LIST<INT>", a message's full name.
         self.type: str = compiled.return_type().name()
         self._activation = environment.Activation
         # Fields of `self` and `old_self` that are looked at; None: anything.
         self.parts = _parts(text)
-        names = _LITERAL.sub("", text)
         self.uses_old = re.search(r"\bold_self\b", names) is not None
         # A list or map without whose elements it is true.
         self.idle_without = _idle_without(text)
         # Set where the value is the same for every message, always.
         self.constant = self.parts == frozenset() and not re.search(r"\bnow\b", names)
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether it is too dear on anything."""
+        return self._serialize is not None and self._priced().unbounded
+
+    def _priced(self) -> price.Price:
+        if self._price is None:
+            assert self._serialize is not None
+            # In a google.protobuf.Any.
+            packed = any_pb2.Any.FromString(self._serialize())
+            self._price = price.Price(packed.value)
+        return self._price
+
+    def _dear(self, activation: Activation) -> str:
+        return self._priced().dear(activation.messages) if self._serialize is not None else ""
 
     def about(self, holder: str) -> str:
         """The text about what `holder`, an expression, says, instead of about `self`.
@@ -91,7 +126,7 @@ class Expression:
             at = literal.end()
         return "".join((*pieces, _SELF.sub(holder, self.text[at:])))
 
-    def bind(self, message: Any = None, old: Any = None, now: datetime | None = None) -> Any:
+    def bind(self, message: Any = None, old: Any = None, now: datetime | None = None) -> Activation:
         """What all expressions over this type can be evaluated on; sees the messages as they are.
 
         Without `old`, only those that do not use it; so with `now`.
@@ -99,31 +134,36 @@ class Expression:
         data = {} if message is None else {"self": message}
         if old is not None:
             data["old_self"] = old
+        messages = tuple(data.items())
         if now is not None:
             data["now"] = now
-        return self._activation(data)
+        return Activation(self._activation(data), messages)
 
-    def evaluate(self, activation: Any) -> Any:
+    def evaluate(self, activation: Activation) -> Any:
         """The value as plain Python, a message for a message; `Failed` if there is none."""
+        if self._serialize is not None and (dear := self._dear(activation)):
+            return Failed(dear)
         try:
-            value = self._eval(activation)
+            value = self._eval(activation.native)
         except RuntimeError as error:
             return Failed(_first_line(str(error)))
         if value.type() == cel.Type.ERROR:
             return Failed(_first_line(str(value.value())))
         return value.plain_value()
 
-    def holds(self, activation: Any) -> bool | Failed:
+    def holds(self, activation: Activation) -> bool | Failed:
         """Whether it is true."""
+        if self._serialize is not None and (dear := self._dear(activation)):
+            return Failed(dear)
         try:
-            value = self._eval(activation).value()
+            value = self._eval(activation.native).value()
         except RuntimeError as error:
             return Failed(_first_line(str(error)))
         if value is True or value is False:
             return bool(value)
         return Failed(_first_line(str(value)))
 
-    def says(self, activation: Any) -> str:
+    def says(self, activation: Activation) -> str:
         """The value as text, for messages to people."""
         value = self.evaluate(activation)
         return value.why if isinstance(value, Failed) else str(value)
@@ -132,9 +172,20 @@ class Expression:
 class Engine:
     """Compiles expressions over the messages of one descriptor pool."""
 
-    def __init__(self, pool: DescriptorPool, *, timed: bool = False) -> None:
-        """`pool` has all message types that expressions speak of; `timed`: they know `now`."""
+    def __init__(
+        self,
+        pool: DescriptorPool,
+        *,
+        timed: bool = False,
+        wary: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`pool` has all message types that expressions speak of; `timed`: they know `now`.
+
+        `wary`: of which message types anybody may write expressions. Those have a price: what is
+        too dear on any object is refused, what is on one object is not evaluated on it.
+        """
         self._pool = pool
+        self._wary = wary
         self._timed = timed
         self._functions = _functions(pool)
         self._environments: dict[str, Any] = {}
@@ -142,16 +193,22 @@ class Engine:
     def compile(self, text: str, message_type: str) -> Expression:
         """The expression over `self` of this type. ValueError says where it is wrong."""
         environment = self._environment(message_type)
+        priced = self._wary(message_type)
         rewritten = text
         for _ in range(64):
             try:
-                return Expression(rewritten, environment)
+                expression = Expression(rewritten, environment, priced)
+                break
             except RuntimeError as error:
                 better = self._with_proto_names(rewritten, str(error))
                 if better is None:
                     raise ValueError(f"{message_type}: {text}: {_plain(str(error))}") from None
                 rewritten = better
-        raise ValueError(f"{message_type}: {text}: too many JSON names")
+        else:
+            raise ValueError(f"{message_type}: {text}: too many JSON names")
+        if priced and expression.unbounded:
+            raise ValueError(f"{message_type}: {text}: it costs too much on the smallest object")
+        return expression
 
     def compile_condition(self, text: str, message_type: str) -> Expression:
         """As `compile`, of what is true or false."""

@@ -18,7 +18,7 @@ from kcore.client import kinds
 from kcore.kernel import frame
 from kcore.wire.errors import ApiError, Reason
 from tests.apiserver.test_typed import ask, files_of, raw, reflected
-from tests.apiserver.world import POOL, World, create, soon, world
+from tests.apiserver.world import POOL, World, create, ref, soon, world
 from tests.kernel import uploads
 from tests.kernel.uploads import PROTO_TEXT, SCHEMA, WIDGET, widget
 
@@ -224,3 +224,75 @@ async def test_S35_deep_or_broken_descriptors_are_refused(tmp_path: Path, row: s
         assert "spec.descriptors" in caught.value.message
         # And it is alive.
         await bring(there)
+
+
+def _rule(expression: str) -> str:
+    rule = f'rules: {{expression: "{expression}" message: "the bomb" path: "spec.parts"}}'
+    return PROTO_TEXT.replace('plural: "widgets"', f'plural: "widgets" {rule}')
+
+
+def _doubling() -> str:
+    text = "x24.size() > 1"
+    for at in range(24, 0, -1):
+        text = f"cel.bind(x{at}, x{at - 1} + x{at - 1}, {text})"
+    return f"cel.bind(x0, 'xxxxxxxxxxxxxxxx', {text})"
+
+
+_PARTS = "self.spec.parts"
+# Uploads that are refused as they come.
+S47_REFUSED = {
+    "concatenation_of_10_MiB": (_rule(_doubling()), "it costs too much on the smallest object"),
+    "shadows_Secret": (
+        PROTO_TEXT.replace('plural: "widgets"', 'plural: "secrets"'),
+        "already what kcore.core.v1.Secret is called",
+    ),
+    "package_of_ours": (PROTO_TEXT.replace("package acme.v1", "package kcore.core.v1"), "reserved"),
+    "number_clash": (
+        uploads.changed(lambda file: setattr(file.message_type[1].field[1], "number", 1)),
+        "acme/v1/widget.proto: ",
+    ),
+    "json_name_clash": (
+        uploads.changed(lambda file: setattr(file.message_type[1].field[1], "json_name", "color")),
+        'WidgetSpec.size: its JSON name "color" is also that of color',
+    ),
+}
+
+
+@pytest.mark.parametrize("row", S47_REFUSED)
+async def test_S47_an_upload_that_cannot_be_bounded_is_refused(tmp_path: Path, row: str) -> None:
+    text, said = S47_REFUSED[row]
+    async with world(tmp_path) as there:
+        with pytest.raises(ApiError) as caught:
+            await soon(bring(there, text))
+        assert caught.value.reason is Reason.INVALID
+        assert said in caught.value.message and "spec.descriptors" in caught.value.message
+        assert (await there.channel.kinds(pb.KindsRequest())).revision == 0
+
+
+# Rules that are harmless on small objects and bombs on large ones.
+S47_BOUNDED = {
+    "nested_all_over_3_lists": f"{_PARTS}.all(a, {_PARTS}.all(b, {_PARTS}.all(c, a.name != '')))",
+    "growing_list": f"{_PARTS}.map(p, p.name).size() >= 0",
+    "regex_of_many_states": "!self.spec.secret.matches('(a|b)*a(a|b){500}c')",
+    "regex_of_nested_repetition": "!self.spec.secret.matches('((a+)+b){200}$')",
+    "replace": "self.spec.secret.replace('a', self.spec.secret).size() >= 0",
+}
+
+
+@pytest.mark.parametrize("row", S47_BOUNDED)
+async def test_S47_a_rule_that_explodes_is_not_evaluated_and_named(
+    tmp_path: Path, row: str
+) -> None:
+    async with world(tmp_path) as there:
+        await serials(there)
+        await bring(there, _rule(S47_BOUNDED[row]))
+        await there.channel.commit(create(WIDGET, widget("small", parts=[{"name": "a"}])))
+        large = widget("large", secret="ab" * 100_000)
+        for number in range(5_000):
+            large.spec.parts.add(name=str(number))
+        with pytest.raises(ApiError) as caught:
+            await soon(there.channel.commit(create(WIDGET, large)))
+        assert caught.value.reason is Reason.INVALID
+        assert "spec.parts: the bomb (the rule could not be evaluated" in caught.value.message
+        # The next one is served as ever.
+        await soon(there.channel.get(pb.GetRequest(ref=ref(WIDGET, "small"))))
