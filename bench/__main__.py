@@ -1,4 +1,4 @@
-"""`python -m bench [api|pods …]`: the table, as Markdown."""
+"""`python -m bench [api|etcd|pods …]`: the table, as Markdown."""
 
 import sys
 import tempfile
@@ -17,6 +17,10 @@ async def main(names: list[str]) -> None:
             from bench import api
 
             found += await api.figures(Path(directory) / "api")
+        if not names or "etcd" in names:
+            from bench import etcd
+
+            found += await etcd.figures(Path(directory) / "etcd")
         if not names or "pods" in names:
             from bench import pods
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.chaos import __main__ as chaos
 from tests.chaos.backing import BACKINGS
+from tests.kernel import etcd_server
 
 # These need no root, and little time.
 _FAST = ("P7", "P8")
@@ -18,4 +19,11 @@ _FAST = ("P7", "P8")
 )
 def test_holds(name: str) -> None:
     proof = chaos.run(chaos.SMALL[name], BACKINGS["sqlite"]())
+    assert not proof.broken, str(proof)
+
+
+@pytest.mark.skipif(not etcd_server.there(), reason="etcd is not installed")
+@pytest.mark.parametrize("name", ["P1", "P7", "P8", "P23"])
+def test_holds_on_etcd(name: str) -> None:
+    proof = chaos.run(chaos.SMALL[name], BACKINGS["etcd"]())
     assert not proof.broken, str(proof)
