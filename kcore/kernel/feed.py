@@ -253,7 +253,8 @@ class Feed:
                 if reader.error is not None:
                     raise reader.error
                 yield message
-            reader.sent, reader.due = head, False
+            # A mark that came to be owed meanwhile stays so: the head may not move again.
+            reader.sent = head
             while True:
                 if reader.error is not None:
                     raise reader.error

@@ -394,12 +394,19 @@ class EtcdStore:
                 if isinstance(error, StopAsyncIteration):
                     raise ApiError(Reason.UNAVAILABLE, f"{self._name}: closed") from None
                 raise
-            for batch in self._batches(response):
-                if batch.head.batch.startswith(self._writer):
-                    # Whoever wrote it knows, when he has his answer.
-                    await self._settled.wait()
-                if batch.revision > self._reached:
-                    self._take_in(batch)
+            try:
+                for batch in self._batches(response):
+                    if batch.head.batch.startswith(self._writer):
+                        # Whoever wrote it knows, when he has his answer.
+                        await self._settled.wait()
+                    if batch.revision > self._reached:
+                        self._take_in(batch)
+            except BaseException:
+                # The rest of the response must be told again.
+                stream, self._stream = self._stream, None
+                if stream is not None:
+                    await stream.aclose()
+                raise
 
     def _take_in(self, batch: _Batch) -> None:
         """What somebody else has written."""
