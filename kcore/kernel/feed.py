@@ -16,8 +16,10 @@ What a reader may rely on:
 - After the head has moved, a message follows within `progress_ms`, even if it is empty.
 
 Waking is batched: publishing costs what it takes to append an event to each reader whose selection
-it concerns; no task is made, nobody else is asked. Knows no kind, no transport, no permission: who
-may see what is a function that the caller passes in.
+it concerns; no task is made, nobody else is asked. Where one change concerns a crowd, it is told at
+once, and what changes while the crowd is being told is told to all of them together.
+
+Knows no kind, no transport, no permission: who may see what is a function that is passed in.
 """
 
 import asyncio
@@ -45,6 +47,12 @@ Allowed = Callable[[str, str, str], bool]
 # Marks are sent in these rhythms; a reader gets the slowest that keeps its promise.
 PROGRESS_MS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000, 600_000)
 DEFAULT_PROGRESS_MS = 10_000
+
+# To send a message takes half of this, whatever is in it. So many readers are a crowd: telling it
+# takes half of the server's time at most, and none of it waits longer than this.
+_MESSAGE_SECONDS = 200e-6
+_CROWD = 64
+_REST_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,11 @@ class Feed:
         self._interests: interest.Interests[_Readers] = interest.Interests()
         self._readers: dict[_Reader, None] = {}
         self._rhythms = {ms: _Rhythm(ms / 1000) for ms in PROGRESS_MS}
+        # Whether a crowd is being told; and who is to be told something when it has been.
+        self._resting = False
+        self._rest_seconds = 0.0
+        self._told = asyncio.Event()
+        self._held: dict[_Reader, None] = {}
         self._recent: deque[Change] = deque()
         self._recent_bytes = 0
         # All changes after this revision are in `_recent`.
@@ -175,6 +188,7 @@ class Feed:
         async with Tasks() as tasks:
             for ms, rhythm in self._rhythms.items():
                 tasks.start(self._beat(rhythm), f"feed-progress-{ms}ms")
+            tasks.start(self._pace(), "feed-pace")
 
     def publish(self, changes: Sequence[Change], head: int, time: float) -> None:
         """Tells a durable batch. The source's present is already that of `head`."""
@@ -186,7 +200,10 @@ class Feed:
             self._tell(change, woken)
         for reader in woken:
             reader.merge()
-            reader.wake()
+        if self._resting and len(woken) >= _CROWD:
+            self._held.update(woken)
+        else:
+            self._wake(woken)
         for rhythm in self._rhythms.values():
             if rhythm.readers:
                 rhythm.moved.set()
@@ -548,6 +565,24 @@ class Feed:
     def _end(self, reader: _Reader, error: ApiError) -> None:
         reader.error = error
         reader.wake()
+
+    def _wake(self, readers: dict[_Reader, None]) -> None:
+        for reader in readers:
+            reader.wake()
+        if len(readers) >= _CROWD:
+            self._rest_seconds = min(len(readers) * _MESSAGE_SECONDS, _REST_SECONDS)
+            self._resting = True
+            self._told.set()
+
+    async def _pace(self) -> None:
+        """Wakes crowds together."""
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            await self._clock.sleep(self._rest_seconds)
+            held, self._held = self._held, {}
+            self._resting = False
+            self._wake(held)
 
     async def _beat(self, rhythm: _Rhythm) -> None:
         while True:

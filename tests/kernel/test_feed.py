@@ -14,6 +14,7 @@ from kcore.clock import LoopClock
 from kcore.kernel import feed as feeds
 from kcore.kernel import frame
 from kcore.kernel.record import Key
+from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason
 from tests import budget
 from tests.kernel import things, watch_validators
@@ -619,3 +620,30 @@ def test_a_revision_is_set_in_the_bytes(revision: int) -> None:
     assert after.metadata.resource_version == str(revision)
     after.metadata.ClearField("resource_version")
     assert after == before
+
+
+@pytest.mark.looptime
+async def test_a_crowd_is_told_at_once_and_then_together() -> None:
+    log = make()
+    assert log.feed is not None
+    heard: list[list[int]] = [[] for _ in range(100)]
+
+    async def listen(number: int) -> None:
+        assert log.feed is not None
+        async for message in log.feed.watch(request()):
+            if events := len(pb.WatchResponse.FromString(message).events):
+                heard[number].append(events)
+
+    async with Tasks() as tasks:
+        tasks.start(log.feed.run())
+        for number in range(len(heard)):
+            tasks.start(listen(number))
+        await asyncio.sleep(0.01)
+        for number in range(10):
+            log.commit(("put", thing(f"thing-{number}")))
+            await asyncio.sleep(0.001)
+        # The first change goes out at once, the others when all have been told of it.
+        assert heard == [[1]] * len(heard)
+        await asyncio.sleep(0.5)
+        assert heard == [[1, 9]] * len(heard)
+        tasks.cancel()
