@@ -9,7 +9,16 @@ from urllib.parse import parse_qsl
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.kernel.store import Refused, etcd, etcd_client, mark, migrate, sqlite
+from kcore.kernel.store import (
+    Opened,
+    Refused,
+    etcd,
+    etcd_client,
+    mark,
+    migrate,
+    sqlite,
+    sqlite_file,
+)
 from kcore.wire.errors import ApiError
 
 _FILES = ("ca", "cert", "key")
@@ -66,3 +75,29 @@ async def move(
         return await migrate.migrate(*stores, progress)
     except (Refused, ApiError) as error:
         raise StoreError(str(error)) from error
+
+
+def check(database: Path) -> tuple[list[str], str]:
+    """Every mismatch in an SQLite log, and what it is."""
+    found = list(sqlite_file.faults(database))
+    return found, "" if found else _words(sqlite_file.said_of(database))
+
+
+def backup(database: Path, copy: Path) -> str:
+    """Copies an SQLite log, served or not; what was copied."""
+    try:
+        return _words(sqlite_file.backup(database, copy))
+    except Refused as error:
+        raise StoreError(str(error)) from error
+
+
+def restore(copy: Path, database: Path) -> str:
+    """Puts a copy in the place of an SQLite log; what is there now."""
+    try:
+        return _words(sqlite_file.restore(copy, database))
+    except Refused as error:
+        raise StoreError(str(error)) from error
+
+
+def _words(opened: Opened) -> str:
+    return f"cluster {opened.cluster_id}, epoch {opened.epoch}, revision {opened.head}"

@@ -56,7 +56,8 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
         "down": ("kcore.cli.up:down", "Take it away without a trace"),
-        "store": ("kcore.cli.store:store", "Move a cluster's log to another store"),
+        "check": ("kcore.cli.store:check", "Walk the log and name all that is damaged"),
+        "store": ("kcore.cli.store:store", "Back up, restore and move a cluster's log"),
     },
     "About": {
         "api-versions": ("kcore.cli.about:api_versions", "List the groups of kinds"),

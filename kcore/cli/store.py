@@ -1,8 +1,12 @@
 """`kcore store`: where a cluster's log is kept."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
-from kcore.boot import stores
+from kcore.boot import place, stores
 from kcore.cli.session import FAILED, Exit, Session
 
 _STEP = 0.05
@@ -10,7 +14,7 @@ _STEP = 0.05
 
 @click.group()
 def store() -> None:
-    """Look after a cluster's store, while its apiservers are stopped."""
+    """Look after a cluster's store."""
 
 
 @store.command()
@@ -47,3 +51,73 @@ async def migrate(session: Session, source: str, target: str) -> None:
         f"{moved.objects} objects, {moved.records} records, the past {past}; read back, all equal"
     )
     session.say(f"do not start an apiserver on {source} again: the two would go different ways")
+
+
+def _where(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--root", type=click.Path(path_type=Path), default=None, help="As given to `kcore up`."
+    )(function)
+
+
+@click.command()
+@_where
+@click.argument("database", type=click.Path(path_type=Path), required=False)
+@click.pass_obj
+async def check(session: Session, root: Path | None, database: Path | None) -> int:
+    """Walk the log of this machine's cluster, or of a copy, and name all that is damaged.
+
+    It only reads, and may be run while the cluster is. Exit code 1: something is damaged.
+
+    \b
+    kcore check
+    kcore check backup.db
+    """
+    path = database or place.Place.under(root).database
+    faults, said = stores.check(path)
+    for fault in faults:
+        session.out(fault)
+    if faults:
+        session.say(
+            f"{path}: {len(faults)} found; `kcore store restore` puts a backup in its place"
+        )
+        return FAILED
+    session.say(f"{path}: all is as it was written ({said})")
+    return 0
+
+
+@store.command()
+@_where
+@click.argument("copy", type=click.Path(path_type=Path))
+@click.pass_obj
+async def backup(session: Session, root: Path | None, copy: Path) -> None:
+    """Copy the log of this machine's cluster into a new file, while it is served or not.
+
+    \b
+    kcore store backup monday.db
+    """
+    try:
+        said = stores.backup(place.Place.under(root).database, copy)
+    except stores.StoreError as error:
+        raise Exit(FAILED, f"error: {error}") from error
+    session.say(f"{copy}: {said}")
+
+
+@store.command()
+@_where
+@click.argument("copy", type=click.Path(path_type=Path))
+@click.pass_obj
+async def restore(session: Session, root: Path | None, copy: Path) -> None:
+    """Go back to a backup, on purpose: what was written since is gone.
+
+    No apiserver may run on this machine. The log's epoch grows, by which nodes and controllers know
+    that the past has changed, and begin anew.
+
+    \b
+    kcore store restore monday.db
+    """
+    database = place.Place.under(root).database
+    try:
+        said = stores.restore(copy, database)
+    except stores.StoreError as error:
+        raise Exit(FAILED, f"error: {error}") from error
+    session.say(f"{database}: {said}")

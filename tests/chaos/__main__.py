@@ -21,6 +21,7 @@ import click
 from tests.chaos import (
     crash,
     failed_sync,
+    flips,
     full_disk,
     linearizable,
     retries,
@@ -40,6 +41,7 @@ FULL: dict[str, Run] = {
     "P2": partial(sync_points.prove, points=range(1, 61)),
     "sync": partial(failed_sync.prove, operations=2_000, every=40, deaths=20),
     "P5": partial(full_disk.prove, rounds=20, wait=1.0),
+    "P6": partial(flips.prove, flips=200),
     "P7": partial(linearizable.prove, operations=30_000),
     "P8": partial(watching.prove, watchers=50, events=500_000, kills=10, retained=500),
     "P9": partial(stuck.prove, watchers=100, updates=100_000),
@@ -50,6 +52,7 @@ SMALL: dict[str, Run] = {
     "P2": partial(sync_points.prove, points=[25]),
     "sync": partial(failed_sync.prove, operations=40, every=15, deaths=1),
     "P5": partial(full_disk.prove, rounds=1, wait=0.2),
+    "P6": partial(flips.prove, flips=10),
     "P7": partial(linearizable.prove, operations=800, counters=4, increments=10),
     "P8": partial(watching.prove, watchers=6, events=1_500, kills=1, retained=120),
     "P9": partial(stuck.prove, watchers=5, updates=1_000),

@@ -60,12 +60,12 @@ class Sqlite:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
         try:
             rows = connection.execute(
-                f"SELECT {sqlite._COLUMNS} FROM log WHERE position >= ? ORDER BY position",
+                f"SELECT {sqlite.COLUMNS} FROM log WHERE position >= ? ORDER BY position",
                 ((revision + 1) << 10,),
             ).fetchall()
         finally:
             connection.close()
-        return [sqlite._record(row) for row in rows]
+        return [sqlite.record_of(row) for row in rows]
 
     def store(self, server: Server) -> Store:
         """Opens the same file."""

@@ -9,7 +9,7 @@ from tests.chaos.backing import BACKINGS
 from tests.kernel import etcd_server
 
 # These need no root, and little time.
-_FAST = ("P7", "P8")
+_FAST = ("P6", "P7", "P8")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
@@ -15,7 +18,7 @@ from kcore.client import channel
 from kcore.client.kubeconfig import Target
 from kcore.wire.errors import ApiError, Reason
 from tests.chaos import workload
-from tests.chaos.server import Server
+from tests.chaos.server import HERE, Server
 from tests.chaos.workload import Workload
 
 pytestmark = pytest.mark.cluster
@@ -62,6 +65,18 @@ async def refusal(server: Server) -> str:
     assert len(said) == 1, lines
     assert not any("Traceback" in line for line in lines), lines
     return said[0]
+
+
+def kcore(*words: str) -> tuple[int, list[str]]:
+    """Exit code, and all that it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kcore", *words],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE / 'generated'}"},
+    )
+    return done.returncode, [*done.stdout.splitlines(), *done.stderr.splitlines()]
 
 
 @contextlib.asynccontextmanager
@@ -120,11 +135,20 @@ async def test_a_corrupt_record_names_its_revision_and_object(server: Server) ->
         spoilt = body[:-1] + bytes([body[-1] ^ 1])
         database.execute("UPDATE log SET body = ? WHERE position = ?", (spoilt, position))
         database.commit()
+        database.execute("UPDATE log SET actor = 'nobody' WHERE position = 1024")
+        database.commit()
     said = await refusal(server)
-    assert f"record at revision {position >> 10} of {workload.KIND}/chaos/{name} is damaged" in said
+    assert "is damaged" in said and "kcore check" in said
+    code, lines = kcore("check", "--root", str(server.place.state.parent))
+    assert code == 1
+    named = f"record at revision {position >> 10} of {workload.KIND}/chaos/{name} is damaged"
+    assert len([one for one in lines if "is damaged" in one]) == 2
+    assert any(named in one for one in lines) and any("revision 1 of" in one for one in lines)
     with contextlib.closing(sqlite3.connect(server.place.database)) as database:
         database.execute("UPDATE log SET body = ? WHERE position = ?", (body, position))
+        database.execute("UPDATE log SET actor = 'system:boot' WHERE position = 1024")
         database.commit()
+    assert kcore("check", "--root", str(server.place.state.parent))[0] == 0
     async with served(server) as api:
         assert await contents(api) == before
 
@@ -203,3 +227,40 @@ async def test_another_cluster_is_refused_by_those_who_know_this_one(server: Ser
                     await asyncio.sleep(0.1)
         assert refused.value.reason is Reason.REFUSED
         server.stop()
+
+
+async def test_a_restore_on_purpose_is_another_epoch(server: Server, tmp_path: Path) -> None:
+    root = ("--root", str(server.place.state.parent))
+    copy = tmp_path / "copy.db"
+    await filled(server)
+    async with served(server) as api:
+        # While it is served, and while it is written.
+        clients = Workload(str(server.place.socket), 2)
+        writing = asyncio.create_task(clients.write("1", lambda: len(clients.history.writes) > 60))
+        code, said = await asyncio.to_thread(kcore, "store", "backup", str(copy), *root)
+        assert code == 0 and "epoch 1" in said[0], said
+        await writing
+        more = clients.history.written() + 5
+        await clients.write("2", lambda: clients.history.written() >= more)
+        code, said = await asyncio.to_thread(kcore, "store", "restore", str(copy), *root)
+        assert code == 1 and "an apiserver has it open" in said[0], said
+        assert (await asyncio.to_thread(kcore, "check", *root))[0] == 0
+        head = (await api.list(pb.ListRequest(selection=pb.Selection(kind=workload.KIND)))).metadata
+    assert kcore("check", str(copy))[0] == 0
+    code, said = kcore("store", "restore", str(copy), *root)
+    assert code == 0 and "epoch 2" in said[0], said
+    async with served(server) as api:
+        answer = await api.kinds(pb.KindsRequest())
+        assert answer.epoch == 2
+        found = (
+            await api.list(pb.ListRequest(selection=pb.Selection(kind=workload.KIND)))
+        ).metadata
+        assert int(found.resource_version) < int(head.resource_version)
+    # The log that was there before the restore is behind it now.
+    spoilt = copy.read_bytes()
+    server.place.database.write_bytes(spoilt)
+    assert "lost acknowledged writes" in await refusal(server)
+    bad = tmp_path / "bad.db"
+    bad.write_bytes(spoilt[: len(spoilt) // 2])
+    code, said = kcore("store", "restore", str(bad), *root)
+    assert code == 1 and "is no good copy" in said[0], said

@@ -48,6 +48,11 @@ class Mark:
                 f"{revision}: the database has lost acknowledged writes"
             )
 
+    def epoch(self) -> int:
+        """The epoch that is known; 0: none."""
+        mark = self._read()
+        return mark[1] if mark is not None else 0
+
     def note(self, opened: Opened, revision: int, moment: float) -> None:
         """Writes it, unless it was a moment ago; `moment` is a monotonic time."""
         if moment - self._written_at >= _SECONDS:

@@ -69,14 +69,14 @@ CREATE TABLE IF NOT EXISTS head (
 _FORMAT: Final = 1
 # While a migration fills it.
 _UNFINISHED: Final = 0
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "position, kind, namespace, name, uid, operation, body, actor, because, time, request_id, "
     "manager, subresource, checksum"
 )
 _HEAD: Final = ("format", "cluster_id", "epoch", "revision", "time", "compacted", "tally")
 _VERBS: Final = {verb.value: verb for verb in Verb}
 _PAGE: Final = 512
-_TALLY_MASK: Final = (1 << 62) - 1
+TALLY_MASK: Final = (1 << 62) - 1
 
 
 class SqliteStore:
@@ -124,8 +124,8 @@ class SqliteStore:
         tally = count = 0
         last = -1
         for row in self._pages("position > ?", -1):
-            record = _record(row)
-            tally = tally + row[13] & _TALLY_MASK
+            record = record_of(row)
+            tally = tally + row[13] & TALLY_MASK
             count += 1
             last = record.revision
             yield record
@@ -147,11 +147,11 @@ class SqliteStore:
     async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""
         row = self._row(
-            f"SELECT {_COLUMNS} FROM log WHERE kind = ? AND namespace = ? AND name = ? "
+            f"SELECT {COLUMNS} FROM log WHERE kind = ? AND namespace = ? AND name = ? "
             "AND position < ? ORDER BY position DESC LIMIT 1",
             (*key, _after(revision)),
         )
-        record = _record(row) if row is not None else None
+        record = record_of(row) if row is not None else None
         return record if record is not None and record.verb is not Verb.DELETE else None
 
     async def state_at(self, revision: int, kind: str, namespace: str) -> AsyncIterator[Record]:
@@ -164,24 +164,24 @@ class SqliteStore:
         for start in range(0, len(found), _PAGE):
             positions = [position for (position,) in found[start : start + _PAGE]]
             marks = ",".join("?" * len(positions))
-            rows = self._rows(f"SELECT {_COLUMNS} FROM log WHERE position IN ({marks})", positions)
+            rows = self._rows(f"SELECT {COLUMNS} FROM log WHERE position IN ({marks})", positions)
             for row in sorted(rows, key=lambda row: (row[2], row[3])):
-                record = _record(row)
+                record = record_of(row)
                 if record.verb is not Verb.DELETE:
                     yield record
 
     async def since(self, revision: int) -> AsyncGenerator[Record, None]:
         """All records after `revision`."""
         for row in self._pages("position > ?", _after(revision) - 1):
-            yield _record(row)
+            yield record_of(row)
 
     async def transaction(self, revision: int) -> Sequence[Record]:
         """The records of one revision."""
         rows = self._rows(
-            f"SELECT {_COLUMNS} FROM log WHERE position BETWEEN ? AND ? ORDER BY position",
+            f"SELECT {COLUMNS} FROM log WHERE position BETWEEN ? AND ? ORDER BY position",
             (_after(revision - 1), _after(revision) - 1),
         )
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     async def revision_at(self, time: float) -> int:
         """The last revision not after `time`; times never go back along the log."""
@@ -252,18 +252,10 @@ class SqliteStore:
             head = self._read_head()
         except (sqlite3.DatabaseError, OSError) as error:
             raise Refused(f"{self._path}: {error}") from error
-        if head["format"] == _UNFINISHED:
-            raise Refused(
-                f"{self._path}: a migration into it has not come to its end: remove it, its .mark "
-                "and its .lock, and begin again"
-            )
-        if head["format"] != _FORMAT:
-            raise Refused(f"{self._path}: format {head['format']} is not known to this version")
+        _check_format(str(self._path), head["format"])
         self._tally = head["tally"]
         self._swept = 0
-        self._opened = Opened(
-            head["cluster_id"], head["epoch"], head["revision"], head["time"], head["compacted"]
-        )
+        self._opened = _opened(head)
         self._mark.check(str(self._path), self._opened)
         self._mark.write(self._opened, head["revision"])
         return self._opened
@@ -324,9 +316,9 @@ class SqliteStore:
                 tally -= _trim(connection, key, count)
             connection.execute(
                 "UPDATE head SET revision = ?, time = ?, tally = ?",
-                (last.revision, last.time, tally & _TALLY_MASK),
+                (last.revision, last.time, tally & TALLY_MASK),
             )
-        self._tally = tally & _TALLY_MASK
+        self._tally = tally & TALLY_MASK
         self._mark.note(self._opened, last.revision, moment)
 
     @contextlib.contextmanager
@@ -392,8 +384,8 @@ class SqliteStore:
                     (kind, namespace, name, position + (operation == Verb.DELETE.value)),
                 ).fetchall()
                 tally -= sum(checksum for (checksum,) in gone)
-            connection.execute("UPDATE head SET tally = ?", (tally & _TALLY_MASK,))
-        self._tally = tally & _TALLY_MASK
+            connection.execute("UPDATE head SET tally = ?", (tally & TALLY_MASK,))
+        self._tally = tally & TALLY_MASK
         return int(window[-1][0])
 
     def _rows(self, text: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -411,7 +403,7 @@ class SqliteStore:
         """Rows by position, page by page, so that no read is left open."""
         while True:
             rows = self._rows(
-                f"SELECT {_COLUMNS} FROM log WHERE {condition} ORDER BY position LIMIT {_PAGE}",
+                f"SELECT {COLUMNS} FROM log WHERE {condition} ORDER BY position LIMIT {_PAGE}",
                 (start,),
             )
             yield from rows
@@ -436,6 +428,32 @@ async def _whole(future: asyncio.Future[T]) -> T:
         with contextlib.suppress(Exception):
             await future
         raise
+
+
+def opened_of(connection: sqlite3.Connection) -> Opened:
+    """What a log says of itself."""
+    row = connection.execute(f"SELECT {', '.join(_HEAD)} FROM head").fetchone()
+    if row is None:
+        raise Refused("the row of the log's head is missing")
+    head = dict(zip(_HEAD, row, strict=True))
+    _check_format("the log", head["format"])
+    return _opened(head)
+
+
+def _opened(head: Mapping[str, Any]) -> Opened:
+    return Opened(
+        head["cluster_id"], head["epoch"], head["revision"], head["time"], head["compacted"]
+    )
+
+
+def _check_format(log: str, number: int) -> None:
+    if number == _UNFINISHED:
+        raise Refused(
+            f"{log}: a migration into it has not come to its end: remove it, its .mark "
+            "and its .lock, and begin again"
+        )
+    if number != _FORMAT:
+        raise Refused(f"{log}: format {number} is not known to this version")
 
 
 def _after(revision: int) -> int:
@@ -471,7 +489,7 @@ def _row(record: Record, checksum: int) -> tuple[Any, ...]:
     )
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record_of(row: Sequence[Any]) -> Record:
     """A row's record; `Refused` where it is not what was written."""
     position = row[0]
     try:
@@ -495,6 +513,6 @@ def _record(row: Sequence[Any]) -> Record:
     if not good:
         raise Refused(
             f"the log's record at revision {position >> 10} of {row[1]}/{row[2]}/{row[3]} is "
-            "damaged: its checksum does not match"
+            "damaged: its checksum does not match (`kcore check` names all that are)"
         )
     return record
