@@ -20,6 +20,7 @@ from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.api.v1 import auth_pb2
 from kcore_api.kcore.core.v1 import pod_pb2
 
+import kcore
 from kcore.apiserver import authorize
 from kcore.apiserver.authorize import Decision
 from kcore.apiserver.identity import User
@@ -111,7 +112,9 @@ class Session:
 
     async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
         """The kinds that are served; everybody may know."""
-        return self._kernel.kinds(request)
+        response = self._kernel.kinds(request)
+        response.version = kcore.__version__
+        return response
 
     async def get(self, request: pb.GetRequest) -> pb.GetResponse:
         """One object."""

@@ -1,16 +1,11 @@
 """What is there: the kinds, what their fields mean, versions."""
 
-import importlib.metadata
-from typing import Any
-
 import click
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from kcore_api.kcore.api.v1 import api_pb2 as pb
 
-from kcore.cli import options
 from kcore.cli.session import FAILED, Exit, Session
 from kcore.cli.table import Table
-from kcore.client import codec, kinds
+from kcore.client import codec
 from kcore.client.options import field as field_options
 from kcore.client.problem import meant
 
@@ -186,39 +181,3 @@ def _word(field: FieldDescriptor) -> str:
         FieldDescriptor.TYPE_FLOAT: "number",
     }
     return words.get(field.type, "integer")
-
-
-@click.command()
-@click.option("--client", is_flag=True, help="Only the client's.")
-@options.output
-@click.pass_obj
-async def version(session: Session, client: bool, form: str) -> int:
-    """Show the versions of client and server."""
-    said: dict[str, Any] = {
-        "client": {
-            "version": importlib.metadata.version("kcore"),
-            "kinds": kinds.built_in_digest(),
-        }
-    }
-    if not client:
-        api = await session.api()
-        answer = await api.kinds(pb.KindsRequest(digest=kinds.built_in_digest()))
-        said["server"] = {
-            "kinds": answer.digest,
-            "kindsRevision": answer.revision,
-            "clusterId": answer.cluster_id,
-            "epoch": answer.epoch,
-        }
-    if form:
-        from kcore.cli import output
-
-        output.check(form, ("yaml", "json"))
-        session.out(output.text(said, form))
-        return 0
-    session.out(f"Client: {said['client']['version']}")
-    if not client:
-        server = said["server"]
-        session.out(f"Server: cluster {server['clusterId']}, epoch {server['epoch']}")
-        if server["kinds"] != said["client"]["kinds"]:
-            session.out("The server serves other kinds than this client was built with.")
-    return 0

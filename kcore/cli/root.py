@@ -66,7 +66,11 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "config": ("kcore.cli.config:config", "Show and change the kubeconfig"),
         "ctx": ("kcore.cli.context:ctx", "Show the contexts, or switch to one"),
         "ns": ("kcore.cli.context:ns", "Show the namespaces, or switch to one"),
-        "version": ("kcore.cli.about:version", "Show the versions of client and server"),
+        "auth": ("kcore.cli.auth:auth", "Show who you are and what you may do"),
+        "cluster-info": ("kcore.cli.version:cluster_info", "Show where the cluster is"),
+        "completion": ("kcore.cli.complete:completion", "Print what makes a shell complete"),
+        "plugin": ("kcore.cli.plugin:plugin", "Show the programs that add commands"),
+        "version": ("kcore.cli.version:version", "Show the versions of client and server"),
     },
 }
 _COMMANDS: Final = {name: entry for section in LAZY.values() for name, entry in section.items()}
@@ -92,15 +96,19 @@ class LazyGroup(click.Group):
                 raise
             raise click.UsageError(f"`kcore {cmd_name}` is not there yet") from None
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing:
+            from kcore.cli import complete
+
+            complete.attach(command)
         return _spelt_out(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            raise click.UsageError(
-                f'there is no command "{args[0]}"{meant(args[0], self.list_commands(ctx))}', ctx
-            )
+        known = self.list_commands(ctx)
+        wrong = args and not args[0].startswith("-") and args[0] not in known
+        if wrong and not ctx.resilient_parsing:
+            raise click.UsageError(f'there is no command "{args[0]}"{meant(args[0], known)}', ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -170,6 +178,7 @@ def root(ctx: click.Context, context: str, config_path: str, namespace: str, col
 def main() -> None:
     """The program: arguments of the process, its streams, its exit code."""
     session = Session()
+    _plug_in()
     try:
         work = _start(sys.argv[1:], session)
         if inspect.iscoroutine(work):
@@ -182,6 +191,20 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _plug_in() -> None:
+    """Lets a plugin take this process's place; completes where the shell asks for it."""
+    from kcore.cli import plugin
+
+    if "_KCORE_COMPLETE" in os.environ:
+        from kcore.cli import complete
+
+        complete.attach(root)
+        return
+    words = plugin.find(sys.argv[1:], _COMMANDS, os.environ)
+    if words:
+        os.execv(words[0], words)
 
 
 async def call(arguments: Sequence[str], session: Session) -> int:

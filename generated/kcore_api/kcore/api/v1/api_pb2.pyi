@@ -73,20 +73,22 @@ class KindsRequest(_message.Message):
     def __init__(self, digest: _Optional[str] = ...) -> None: ...
 
 class KindsResponse(_message.Message):
-    __slots__ = ("descriptors", "digest", "revision", "limits", "cluster_id", "epoch")
+    __slots__ = ("descriptors", "digest", "revision", "limits", "cluster_id", "epoch", "version")
     DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     descriptors: _descriptor_pb2.FileDescriptorSet
     digest: str
     revision: int
     limits: Limits
     cluster_id: str
     epoch: int
-    def __init__(self, descriptors: _Optional[_Union[_descriptor_pb2.FileDescriptorSet, _Mapping]] = ..., digest: _Optional[str] = ..., revision: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., cluster_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    version: str
+    def __init__(self, descriptors: _Optional[_Union[_descriptor_pb2.FileDescriptorSet, _Mapping]] = ..., digest: _Optional[str] = ..., revision: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., cluster_id: _Optional[str] = ..., epoch: _Optional[int] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("object_bytes", "transaction_operations", "transaction_bytes", "message_bytes")

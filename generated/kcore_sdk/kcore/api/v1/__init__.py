@@ -1057,6 +1057,11 @@ class KindsResponse(betterproto2.Message):
     Grows with each deliberate restore.
     """
 
+    version: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Version of the server's program: "0.1.0".
+    """
+
 
 default_message_pool.register_message("kcore.api.v1", "KindsResponse", KindsResponse)
 
