@@ -17,6 +17,7 @@ from kcore.kernel.schema import Kind
 from kcore.wire.errors import ApiError, Reason, Violation, invalid
 
 OBJECT_BYTES: Final = 3 << 19  # 1.5 MiB
+_LONG_BYTES: Final = 2 * shape.MOST_ELEMENTS
 
 # read(kind, namespace, name): another object as it is in this transaction.
 Read = Callable[[str, str, str], Any]
@@ -76,6 +77,9 @@ def complete(
     Answers with what the admission function refuses, and the names of the top-level fields that
     differ from the old object. What does not differ is complete already.
     """
+    # Small objects have no long lists.
+    if new.ByteSize() > _LONG_BYTES and (crowded := list(shape.crowded(kind.top, new))):
+        raise invalid(kind.subject(new.metadata.name), [Violation(*one) for one in crowded])
     refused = (admit(new, old, read) if admit is not None else None) or []
     if old is None:
         shape.fill(kind.top, new)

@@ -23,6 +23,10 @@ from kcore.wire.errors import ApiError, Reason, Violation
 
 # Operations in one RFC 6902 patch.
 _MOST_OPERATIONS: Final = 10_000
+# Levels of a patch, and of what it makes; values that its copies bring.
+_DEPTH: Final = 100
+_COPIED_VALUES: Final = 100_000
+_COPIED_LETTERS: Final = 2 << 20
 _DIRECTIVE: Final = "$patch"
 _RETAIN: Final = "$retainKeys"
 _ORDER: Final = "$setElementOrder/"
@@ -59,6 +63,7 @@ def patch(kind: Kind, live: Any, request: pb.Patch, codec: Codec | None = None) 
         given = json.loads(said, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _refused("patch", f"it is not JSON: {error}") from None
+    _weigh(given, len(said), len(said), 0, "patch")
     layout = layout_of(kind.message.DESCRIPTOR)
     if which == "json_merge":
         if not isinstance(given, dict):
@@ -186,12 +191,38 @@ def _operate(document: Any, operations: Any) -> Any:
         raise _refused("patch", "a JSON patch is a list of operations")
     if len(operations) > _MOST_OPERATIONS:
         raise _refused("patch", f"it has more than {_MOST_OPERATIONS} operations")
+    values, letters = _COPIED_VALUES, _COPIED_LETTERS
     for index, operation in enumerate(operations):
         where = f"patch[{index}]"
         if not isinstance(operation, dict):
             raise _refused(where, "an operation is an object")
+        if operation.get("op") in ("copy", "move"):
+            # A copy of copies doubles with each step.
+            source = _look(document, _pointer(operation, "from", where), where)
+            below = len(_pointer(operation, "path", where))
+            values, letters = _weigh(source, values, letters, below, where)
         document = _operate_one(document, operation, where)
     return document
+
+
+def _weigh(value: Any, values: int, letters: int, depth: int, where: str) -> tuple[int, int]:
+    """What is left of so many values and letters; refuses what is more, or deeper."""
+    waiting = [(value, depth)]
+    while waiting:
+        one, depth = waiting.pop()
+        values -= 1
+        if depth > _DEPTH:
+            raise _refused(where, f"it is nested deeper than {_DEPTH} levels")
+        if isinstance(one, str):
+            letters -= len(one)
+        elif isinstance(one, dict):
+            letters -= sum(map(len, one))
+            waiting += [(inner, depth + 1) for inner in one.values()]
+        elif isinstance(one, list):
+            waiting += [(inner, depth + 1) for inner in one]
+        if values < len(waiting) or letters < 0:
+            raise _refused(where, "its copies make the object too large")
+    return values, letters
 
 
 def _operate_one(document: Any, operation: dict[str, Any], where: str) -> Any:
