@@ -83,7 +83,7 @@ def apiserver(
 @click.command(hidden=True)
 @_setup_options
 def rooms(node: str, port: int, root: Path | None, store: str) -> None:
-    """Controllers, scheduler, kubelet and network of a one-node cluster."""
+    """Controllers, scheduler, kubelet, network and proxy of a one-node cluster."""
     from kcore.boot import place, setup
 
     _run(_rooms(setup.Setup(place.Place.under(root), node, port, store)))
@@ -165,6 +165,7 @@ async def _rooms(setup: "Setup") -> None:
     from kcore.kubelet import node as node_settings
     from kcore.kubelet import run as kubelet
     from kcore.network import run as network
+    from kcore.proxy import run as proxy
     from kcore.scheduler import run as scheduler
     from kcore.tasks import Tasks
 
@@ -192,6 +193,7 @@ async def _rooms(setup: "Setup") -> None:
         connect(certificates.CONTROLLER_MANAGER) as manager,
         connect(certificates.SCHEDULER) as binder,
         connect(certificates.KUBELET) as node,
+        connect(certificates.PROXY) as services,
         cri.Cri(setup.runtime_endpoint) as runtime,
         Tasks() as tasks,
     ):
@@ -201,6 +203,7 @@ async def _rooms(setup: "Setup") -> None:
         tasks.start(scheduler.run(binder, clock, chance.fork("scheduler")))
         tasks.start(kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")))
         tasks.start(network.run(node, setup.node, where.cni_config, where.cni_state, clock))
+        tasks.start(proxy.run(services, setup.node, clock, chance.fork("proxy")))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

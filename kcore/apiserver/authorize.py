@@ -92,6 +92,12 @@ _BY_USER: dict[str, tuple[_Rule, ...]] = {
         _Rule(_EVENTS, (_EVENT,)),
         _Rule(WRITE, (_LEASE,), namespaces=("kube-system",), names=("kube-scheduler",)),
     ),
+    # On every node the same: it reads services, and writes nothing but words about them.
+    "system:kube-proxy": (
+        _CAUSES,
+        _Rule(READ, (NODE, _POOL, *_NETWORK)),
+        _Rule(_EVENTS, (_EVENT,)),
+    ),
 }
 
 _BY_GROUP: dict[str, tuple[_Rule, ...]] = {

@@ -45,6 +45,7 @@ ADMIN = "admin"
 CONTROLLER_MANAGER = "controller-manager"
 SCHEDULER = "scheduler"
 KUBELET = "kubelet"
+PROXY = "kube-proxy"
 ADMIN_TOKEN = "admin.token"
 TOKEN_LETTERS = 40
 
@@ -81,6 +82,7 @@ def identities(node: str) -> tuple[Identity, ...]:
         Identity(CONTROLLER_MANAGER, "system:kube-controller-manager"),
         Identity(SCHEDULER, "system:kube-scheduler"),
         Identity(KUBELET, f"system:node:{node}", ("system:nodes",)),
+        Identity(PROXY, "system:kube-proxy"),
     )
 
 

@@ -22,6 +22,7 @@ from kcore.boot.setup import CLUSTER_CIDR, Setup
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.network import cni
+from kcore.proxy import nft, ruleset
 
 # What must be there, and the Debian package that has it.
 PROGRAMS = {
@@ -147,6 +148,9 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
         network = cni.PodNetwork(CLUSTER_CIDR, CLUSTER_CIDR, where.cni_state)
         await cni.down(network, where.cni_config)
         removed.append("the pod network")
+        with nft.Nft() as library:
+            library.run(f"add table {ruleset.WHERE}; delete table {ruleset.WHERE}")
+        removed.append("the rules of services")
     _unmount_below(where.state)
     _remove_cgroups()
     for path in (where.run, where.state, where.config):

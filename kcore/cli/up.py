@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
-from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
+from kcore_api.kcore.core.v1 import node_pb2, pod_pb2, service_pb2
 
 from kcore.boot import containerd, images, parent, place
 from kcore.boot import up as boot
@@ -202,21 +203,21 @@ async def _node_ready(session: Session, setup: Setup) -> str:
 
 
 async def _apply(session: Session, file: str, progress: Progress) -> None:
-    """Applies a file and waits until every pod that it leads to answers on its ports."""
+    """Applies a file and waits until every service in the namespace answers, or else every pod."""
     if code := await cli.call(["apply", "-f", file, "--wait"], session):
         raise Exit(code)
-    api = await session.api()
-    answer = await api.list(
-        pb.ListRequest(
-            selection=pb.Selection(
-                kind=pod_pb2.Pod.DESCRIPTOR.full_name, namespace=session.namespace
-            )
-        )
-    )
-    pods = [pod_pb2.Pod.FromString(item) for item in answer.items]
     doors = [
+        (service.spec.cluster_ip, port.port)
+        for service in map(
+            service_pb2.Service.FromString, await _list(session, service_pb2.Service)
+        )
+        if service.spec.selector and service.spec.cluster_ip not in ("", "None")
+        for port in service.spec.ports
+        if (port.protocol or "TCP") == "TCP"
+    ]
+    doors = doors or [
         (pod.status.pod_ip, port.container_port)
-        for pod in pods
+        for pod in map(pod_pb2.Pod.FromString, await _list(session, pod_pb2.Pod))
         if pod.status.pod_ip and not pod.metadata.HasField("deletion_timestamp")
         for container in pod.spec.containers
         for port in container.ports
@@ -225,6 +226,12 @@ async def _apply(session: Session, file: str, progress: Progress) -> None:
     await _open(doors, session.clock)
     said = ", ".join(f"{address}:{port}" for address, port in doors)
     progress.done(Path(file).stem, f"answers on {said}" if doors else "is there")
+
+
+async def _list(session: Session, kind: type[Message]) -> Sequence[bytes]:
+    """The objects of a kind in the session's namespace."""
+    selection = pb.Selection(kind=kind.DESCRIPTOR.full_name, namespace=session.namespace)
+    return (await (await session.api()).list(pb.ListRequest(selection=selection))).items
 
 
 async def _open(doors: Sequence[tuple[str, int]], clock: Clock) -> None:
@@ -259,7 +266,7 @@ def _say_next(session: Session, setup: Setup, root: Path | None, applied: bool) 
     prefix += "kcore" if shutil.which("kcore") else os.path.relpath(sys.argv[0])
     tries = ["get nodes -o wide", "get pods -A"]
     if applied:
-        tries = ["get pods -o wide", "logs deploy/web", "exec -it deploy/web -- sh"]
+        tries = ["get pods -o wide", "get services", "logs deploy/web", "exec -it deploy/web -- sh"]
     session.say("\nkcore is up. Try:")
     for line in tries:
         session.say(f"  {prefix} {line}")
