@@ -8,7 +8,7 @@ import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.cli import files as files_
-from kcore.cli import options, output, submit
+from kcore.cli import objects, options, output, rollouts, subject, submit
 from kcore.cli.report import Report
 from kcore.cli.session import Session
 from kcore.client import codec
@@ -75,13 +75,19 @@ def _complain(session: Session, outcome: submit.Outcome) -> int:
 
 
 def _generator(function: Any) -> Any:
-    """What all generators share: options, and the object made of what the function returns."""
+    """What all generators share: options, and the object made of what the function returns.
+
+    One that has to ask the server first is a coroutine, and takes the session.
+    """
     import functools
+    import inspect
+
+    asks = inspect.iscoroutinefunction(function)
 
     @functools.wraps(function)
     async def run(session: Session, dry_run: str, form: str, **given: Any) -> int:
         form = output.check(form)
-        plain = function(**given)
+        plain = await function(session, **given) if asks else function(**given)
         catalogue = await session.kinds()
         kind = catalogue.of_type(plain["apiVersion"], plain["kind"])
         if kind.namespaced:
@@ -211,6 +217,92 @@ def deployment(
             "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
         },
     }
+
+
+@create.command(name="job")
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--image", default="", help="What to run.")
+@click.option("--from", "source", default="", metavar="cronjob/NAME", help="Whose job to run now.")
+@_generator
+async def job(
+    session: Session, name: str, command: Sequence[str], image: str, source: str
+) -> dict[str, Any]:
+    """Make a job of an image, or what a cron job would make next.
+
+    \b
+    kcore create job hello --image=kcore.local/busybox:1 -- echo hello
+    kcore create job now --from=cronjob/nightly
+    """
+    if bool(image) == bool(source):
+        raise click.UsageError("either --image or --from is needed")
+    plain: dict[str, Any] = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+    if source:
+        if command:
+            raise click.UsageError("a command goes with --image only")
+        found = await _template_of(session, source)
+        template, metadata = found["spec"]["jobTemplate"], found["metadata"]
+        given = template.get("metadata") or {}
+        plain["metadata"] |= {
+            "labels": given.get("labels") or {},
+            "annotations": {
+                **(given.get("annotations") or {}),
+                "cronjob.kubernetes.io/instantiate": "manual",
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": found["apiVersion"],
+                    "kind": found["kind"],
+                    "name": metadata["name"],
+                    "uid": metadata["uid"],
+                    "controller": True,
+                }
+            ],
+        }
+        return plain | {"spec": template["spec"]}
+    return plain | {"spec": _job_spec(name, image, command, "Never")}
+
+
+@create.command(name="cronjob")
+@click.argument("name")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--image", required=True, help="What to run.")
+@click.option("--schedule", required=True, help='When: "0 3 * * *", "@hourly".')
+@click.option(
+    "--restart",
+    type=click.Choice(["OnFailure", "Never"]),
+    default="OnFailure",
+    show_default=True,
+    help="What happens when it fails.",
+)
+@_generator
+def cronjob(
+    name: str, command: Sequence[str], image: str, schedule: str, restart: str
+) -> dict[str, Any]:
+    """Make a cron job: kcore create cronjob tick --image=x --schedule=@hourly -- date."""
+    spec = _job_spec(name, image, command, restart)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": name},
+        "spec": {"schedule": schedule, "jobTemplate": {"metadata": {"name": name}, "spec": spec}},
+    }
+
+
+def _job_spec(name: str, image: str, command: Sequence[str], restart: str) -> dict[str, Any]:
+    container: dict[str, Any] = {"name": name, "image": image}
+    if command:
+        container["command"] = list(command)
+    return {"template": {"spec": {"containers": [container], "restartPolicy": restart}}}
+
+
+async def _template_of(session: Session, source: str) -> dict[str, Any]:
+    """The object that `--from` names, if its kind has a template of jobs."""
+    (found, *more) = subject.parse((source,), await session.kinds())
+    if more or not found.name or not rollouts.has(found.kind, "spec.job_template"):
+        raise click.UsageError(f"--from={source}: name a cron job, such as cronjob/nightly")
+    message = await objects.get(session, found.kind, session.namespace, found.name)
+    return codec.to_plain(message)
 
 
 def _entries(

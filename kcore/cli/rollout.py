@@ -2,9 +2,11 @@
 
 Which kinds can is decided by their shape: `spec.template` can be restarted, `spec.paused` paused,
 and old templates are found in the objects that an object owns and that carry the annotation
-`deployment.kubernetes.io/revision`.
+`deployment.kubernetes.io/revision`, or that keep a patch for it and a `revision`.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -32,6 +34,14 @@ _ATTEMPTS: Final = 5
 @click.group()
 def rollout() -> None:
     """Follow, undo, pause and restart a rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A template that was, and why it came to be."""
+
+    template: Message
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +127,13 @@ async def history(session: Session, words: tuple[str, ...], revision: int | None
         from kcore.client import yaml_writer
 
         session.out(f"{found.name} with revision #{revision}")
-        template = codec.to_plain(_template(known[revision]))
+        template = codec.to_plain(known[revision].template)
         session.stdout.write(yaml_writer.write({"template": template}))
         return 0
     session.out(found.name)
     rows = []
     for number in sorted(known):
-        cause = objects.metadata(known[number]).annotations.get(CAUSE, "")
-        rows.append([str(number), cause or "<none>"])
+        rows.append([str(number), known[number].cause or "<none>"])
     for line in Table(["REVISION", "CHANGE-CAUSE"]).lines(rows):
         session.out(line)
     return 0
@@ -148,7 +157,7 @@ async def undo(session: Session, words: tuple[str, ...], dry_run: str, to_revisi
             )
         known = await _revisions(session, found)
         number = _previous(found, known, to_revision)
-        old = _template(known[number])
+        old = known[number].template
         if codec.to_plain(old) == codec.to_plain(found.spec.template):
             session.out(
                 f"{found.name} skipped rollback"
@@ -252,22 +261,22 @@ async def _patch(
     return True
 
 
-async def _revisions(session: Session, found: _Found) -> dict[int, Message]:
-    """The objects that keep the object's templates, by revision."""
+async def _revisions(session: Session, found: _Found) -> dict[int, _Kept]:
+    """The object's templates, by revision."""
     catalogue = await session.kinds()
     owner = objects.metadata(found.message)
-    known: dict[int, Message] = {}
+    labels = selector_text(codec.to_plain(found.spec.selector))
+    known: dict[int, _Kept] = {}
     for kind in catalogue.kinds:
-        if kind is found.kind or not rollouts.has(kind, "spec.template.spec"):
+        keeps = rollouts.has(kind, "spec.template.spec") or rollouts.has(kind, "data.raw")
+        if kind is found.kind or not keeps:
             continue
-        labels = selector_text(codec.to_plain(found.spec.selector))
         listing = await objects.listing(session, kind, owner.namespace, labels=labels)
         for message in listing.items:
             metadata = objects.metadata(message)
-            owners = {o.uid for o in metadata.owner_references if o.controller}
-            number = metadata.annotations.get(REVISION, "")
-            if owner.uid in owners and number.isdecimal():
-                known[int(number)] = message
+            if owner.uid in {o.uid for o in metadata.owner_references if o.controller}:
+                for number, template in _templates(found, message):
+                    known[number] = _Kept(template, metadata.annotations.get(CAUSE, ""))
     return known
 
 
@@ -290,16 +299,22 @@ def selector_text(plain: dict[str, Any]) -> str:
     return ",".join(parts)
 
 
-def _template(message: Message) -> Message:
-    """The template, as somebody wrote it."""
-    keeper: Any = message
-    made: Any = type(keeper.spec.template)()
-    made.CopyFrom(keeper.spec.template)
-    made.metadata.labels.pop(HASH, None)
-    return made  # type: ignore[no-any-return]
+def _templates(found: _Found, keeper: Any) -> Iterator[tuple[int, Message]]:
+    """The template that an object keeps, as somebody wrote it, with its revision."""
+    number = objects.metadata(keeper).annotations.get(REVISION, "")
+    if number.isdecimal():
+        made = type(keeper.spec.template)()
+        made.CopyFrom(keeper.spec.template)
+        made.metadata.labels.pop(HASH, None)
+        yield int(number), made
+    elif "revision" in keeper.DESCRIPTOR.fields_by_name:
+        plain = json.loads(keeper.data.raw or b"{}").get("spec", {}).get("template")
+        if isinstance(plain, dict):
+            plain.pop("$patch", None)
+            yield keeper.revision, codec.from_plain(found.spec.template.DESCRIPTOR, plain)
 
 
-def _previous(found: _Found, known: dict[int, Message], asked: int) -> int:
+def _previous(found: _Found, known: dict[int, _Kept], asked: int) -> int:
     """The revision to go back to."""
     if asked:
         if asked not in known:

@@ -1,8 +1,9 @@
 """How far an object is: rolled out, ready, failed. Judged by its kind's shape, not by its name.
 
 An object with `spec.template` and `status.updatedReplicas` rolls out, as Deployments do; one with
-`spec.template` and `status.replicas` keeps a number of pods; others are ready by their condition
-`Ready` or by their phase. Pure functions of plain objects.
+`spec.template` and `status.replicas` keeps a number of pods, one with `spec.template` and
+`status.updatedNumberScheduled` a pod on each node; others are ready by their condition `Ready` or
+by their phase. Pure functions of plain objects.
 """
 
 from collections.abc import Mapping
@@ -36,8 +37,14 @@ def has(kind: Kind, path: str) -> bool:
 
 def state(kind: Kind, plain: Mapping[str, Any]) -> State:
     """How far the object is."""
-    if has(kind, "spec.template.spec") and has(kind, "status.replicas"):
-        return _replicas(kind, plain)
+    if has(kind, "spec.template.spec"):
+        if has(kind, "spec.update_strategy") and _strategy(plain).get("type") == "OnDelete":
+            said = "rollout status is only there for strategy type RollingUpdate"
+            return State(False, f"{_name(kind, plain)}: {said}", failed=True)
+        if has(kind, "status.replicas"):
+            return _replicas(kind, plain)
+        if has(kind, "status.updated_number_scheduled"):
+            return _nodes(kind, plain)
     status = plain.get("status") or {}
     ready = _condition(status, "Ready")
     phase = str(status.get("phase") or "")
@@ -70,9 +77,15 @@ def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
         return State(False, f"{name} exceeded its progress deadline", failed=True)
     if has(kind, "status.updated_replicas"):
         updated = status.get("updatedReplicas", 0)
-        if updated < wanted:
-            said = f"{updated} out of {wanted} new replicas have been updated..."
+        # Lower numbers may stay with the old template.
+        kept = (_strategy(plain).get("rollingUpdate") or {}).get("partition", 0)
+        goal = max(0, wanted - kept)
+        if updated < goal:
+            said = f"{updated} out of {goal} new replicas have been updated..."
             return State(False, f"{waiting}: {said}")
+        if kept and available >= wanted:
+            said = f"{updated} new pods have been updated..."
+            return State(True, f"partitioned roll out complete: {said}")
         if have > updated:
             said = f"{have - updated} old replicas are pending termination..."
             return State(False, f"{waiting}: {said}")
@@ -83,6 +96,28 @@ def _replicas(kind: Kind, plain: Mapping[str, Any]) -> State:
     if have != wanted or available < wanted:
         return State(False, f"{name}: {available} of {wanted} replicas are available")
     return State(True, f"{name} is ready")
+
+
+def _nodes(kind: Kind, plain: Mapping[str, Any]) -> State:
+    status = plain.get("status") or {}
+    name = _name(kind, plain)
+    waiting = f"Waiting for {name} rollout to finish"
+    if status.get("observedGeneration", 0) < plain.get("metadata", {}).get("generation", 0):
+        return State(False, f"Waiting for {name} spec update to be observed...")
+    wanted = status.get("desiredNumberScheduled", 0)
+    updated, available = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
+    if updated < wanted:
+        said = f"{updated} out of {wanted} new pods have been updated..."
+        return State(False, f"{waiting}: {said}")
+    if available < wanted:
+        said = f"{available} of {wanted} updated pods are available..."
+        return State(False, f"{waiting}: {said}")
+    return State(True, f"{name} successfully rolled out")
+
+
+def _strategy(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (plain.get("spec") or {}).get("updateStrategy") or {}
+    return found
 
 
 def _name(kind: Kind, plain: Mapping[str, Any]) -> str:
