@@ -62,12 +62,16 @@ class _Rule:
     # Objects of the user's node only.
     bound: bool = False
 
-    def covers(self, verb: str, kind: str, namespace: str, name: str, subresource: str) -> bool:
+    def about(self, verb: str, kind: str, subresource: str) -> bool:
         return (
             (verb in self.verbs or ANY in self.verbs)
             and (kind in self.kinds or ANY in self.kinds)
             and (subresource in self.subresources or ANY in self.subresources)
-            and (not self.namespaces or namespace in self.namespaces)
+        )
+
+    def covers(self, namespace: str, name: str) -> bool:
+        return (
+            (not self.namespaces or namespace in self.namespaces)
             and (not self.names or name in self.names)
             and (not self.named or bool(name))
         )
@@ -121,23 +125,42 @@ def _of_node(node: str) -> tuple[_Rule, ...]:
     )
 
 
-@functools.lru_cache(maxsize=8192)
 def decide(
     user: User, verb: str, kind: str, namespace: str = "", name: str = "", subresource: str = ""
 ) -> Decision:
     """Whether the user may. `kind` is the full name of a message, or a word of this module's."""
-    node = user.node
-    found: _Rule | None = None
-    for who, rules in _applying(user, node):
-        for rule in rules:
-            if not rule.covers(verb, kind, namespace, name, subresource):
-                continue
+    found: Decision | None = None
+    for rule, decision in _about(user, verb, kind, subresource):
+        if rule.covers(namespace, name):
             if not rule.bound:
-                return Decision(True, f"built-in rules of {who}")
-            found = rule
-    if found is not None:
-        return Decision(True, f"built-in rules of node {node}", node)
-    return Decision(False, "no rule allows it")
+                return decision
+            found = decision
+    return found or _DENIED
+
+
+@functools.lru_cache(maxsize=2048)
+def _about(
+    user: User, verb: str, kind: str, subresource: str
+) -> tuple[tuple[_Rule, Decision], ...]:
+    """The user's rules about doing this to any such object, and what each decides.
+
+    Of names there are as many as of objects: they are not remembered.
+    """
+    node = user.node
+    return tuple(
+        (
+            rule,
+            Decision(True, f"built-in rules of node {node}", node)
+            if rule.bound
+            else Decision(True, f"built-in rules of {who}"),
+        )
+        for who, rules in _applying(user, node)
+        for rule in rules
+        if rule.about(verb, kind, subresource)
+    )
+
+
+_DENIED = Decision(False, "no rule allows it")
 
 
 def _applying(user: User, node: str) -> Iterable[tuple[str, tuple[_Rule, ...]]]:

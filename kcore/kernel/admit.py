@@ -81,13 +81,13 @@ def complete(
     if new.ByteSize() > _LONG_BYTES and (crowded := list(shape.crowded(kind.top, new))):
         raise invalid(kind.subject(new.metadata.name), [Violation(*one) for one in crowded])
     refused = (admit(new, old, read) if admit is not None else None) or []
-    if old is None:
-        shape.fill(kind.top, new)
-        shape.clear_write_only(kind.top, new)
-        return refused, frozenset(field.name for field in kind.fields)
-    shape.fill_top(kind.top, new, changed_fields(kind, new, old))
+    changed = kind.field_names if old is None else changed_fields(kind, new, old)
+    shape.fill_top(kind.top, new, changed)
+    for part in kind.parts:
+        if part.name in changed:
+            part.fill(new)
     shape.clear_write_only(kind.top, new)
-    return refused, changed_fields(kind, new, old)
+    return refused, changed if old is None else changed_fields(kind, new, old)
 
 
 def changed_fields(kind: Kind, new: Any, old: Any) -> frozenset[str]:

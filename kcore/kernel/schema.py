@@ -104,6 +104,7 @@ class Kind:
     has_status: bool
     # Top-level fields, with whether they can be unset; and those whose change is a new generation.
     fields: tuple[FieldDescriptor, ...]
+    field_names: frozenset[str]
     presence: tuple[tuple[str, bool], ...]
     generation_fields: frozenset[str]
     # An expression over the kind that is always true.
@@ -421,6 +422,7 @@ def _kind(
         judge_name=judge_name,
         has_status=has_status,
         fields=tuple(descriptor.fields),
+        field_names=frozenset(field.name for field in descriptor.fields),
         presence=tuple((field.name, field.has_presence) for field in descriptor.fields),
         generation_fields=frozenset(
             field.name

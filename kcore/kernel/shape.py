@@ -57,6 +57,7 @@ class Shape:
         "checks",
         "defaults",
         "filled",
+        "filled_rest",
         "inert",
         "inert_below",
         "judged",
@@ -79,6 +80,8 @@ class Shape:
         # All fields that hold messages, and of these those below which there is something to do.
         self.below: list[Below] = []
         self.filled: tuple[Below, ...] = ()
+        # Of those that are filled, what is no `Part`, where the message is a kind.
+        self.filled_rest: tuple[Below, ...] = ()
         self.checked: tuple[Below, ...] = ()
         self.judged: tuple[Below, ...] = ()
         # How fields are walked that are no `Part`, where the message is a kind.
@@ -105,16 +108,39 @@ class _Rule:
 class Part:
     """A top-level field of a kind that holds one message."""
 
-    __slots__ = ("_below", "_gate", "_good", "_judged", "name")
+    __slots__ = ("_below", "_filled", "_full", "_gate", "_good", "_judged", "name")
 
-    def __init__(self, below: Below, judged: bool, gate: cel.Expression | None) -> None:
-        """`judged`: there are rules below. `gate`, over the kind: true where all of them hold."""
+    def __init__(
+        self, below: Below, filled: bool, judged: bool, gate: cel.Expression | None
+    ) -> None:
+        """`filled`, `judged`: there are defaults, rules below.
+
+        `gate`, over the kind: true where all rules hold.
+        """
         self.name = below.name
         self._below = below
+        self._filled = filled
+        # Contents that lack nothing: what is made from a template that is stored.
+        self._full: dict[bytes, None] = {}
         self._judged = judged
         self._gate = gate
         # Contents that were found good, and their fields that are not acted on.
         self._good: dict[bytes, tuple[str, ...]] = {}
+
+    def fill(self, message: Any) -> None:
+        """As `fill`, of this field of an object."""
+        if not self._filled or not message.HasField(self.name):
+            return
+        value = getattr(message, self.name)
+        content = _digest(value)
+        if content in self._full:
+            return
+        size = value.ByteSize()
+        fill(self._below.shape, value)
+        if value.ByteSize() == size and _digest(value) == content:
+            if len(self._full) >= _REMEMBERED:
+                del self._full[next(iter(self._full))]
+            self._full[content] = None
 
     def check(self, message: Any, activation: Callable[[], Any], found: Found) -> tuple[str, ...]:
         """Adds what is wrong with this field of an object to `found`.
@@ -125,7 +151,7 @@ class Part:
             return ()
         _, json_name, _, shape = self._below
         value = getattr(message, self.name)
-        content = blake2b(value.SerializeToString(deterministic=True), digest_size=16).digest()
+        content = _digest(value)
         known = self._good.get(content)
         if known is not None:
             return known
@@ -174,6 +200,7 @@ class Shapes:
         write_only = _reaching(shapes, lambda shape: bool(shape.write_only))
         for shape in shapes:
             shape.filled = tuple(one for one in shape.below if one.shape.name in filled)
+            shape.filled_rest = tuple(one for one in shape.filled if not _is_part(one))
             shape.checked = tuple(one for one in shape.below if one.shape.name in checked)
             shape.judged = tuple(one for one in shape.below if one.shape.name in judged)
             shape.inert_below = tuple(one for one in shape.below if one.shape.name in inert)
@@ -189,7 +216,7 @@ class Shapes:
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """The parts of a kind's shape."""
         return tuple(
-            Part(one, one in shape.judged, self._gate(shape, one))
+            Part(one, one in shape.filled, one in shape.judged, self._gate(shape, one))
             for one in shape.below
             if _is_part(one)
         )
@@ -295,10 +322,10 @@ def fill(shape: Shape, message: Any) -> None:
 
 
 def fill_top(shape: Shape, message: Any, changed: Collection[str]) -> None:
-    """As `fill`, but only what is absent at the top or below changed fields."""
+    """As `fill`, but only what is absent at the top or below changed fields that are no `Part`."""
     for default in shape.defaults:
         default(message)
-    _fill_below([one for one in shape.filled if one.name in changed], message)
+    _fill_below([one for one in shape.filled_rest if one.name in changed], message)
 
 
 def _fill_below(fields: Iterable[Below], message: Any) -> None:
@@ -382,6 +409,10 @@ def clear_write_only(shape: Shape, message: Any) -> None:
             elements = getattr(message, name)
             for element in elements if how == _MANY else elements.values():
                 clear_write_only(below, element)
+
+
+def _digest(message: Any) -> bytes:
+    return blake2b(message.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 def _is_part(below: Below) -> bool:
