@@ -12,7 +12,7 @@ AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev
 	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster chaos sim fuzz attack bless \
+.PHONY: help setup packages root up down test test-fast test-cluster chaos compat sim fuzz attack bless \
 	bench gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
@@ -36,7 +36,24 @@ test-cluster: root packages setup ## the tests on real containers
 	@$(VENV)/bin/pytest -q -m cluster tests
 
 chaos: root packages setup ## prove the kernel on real processes: kills, full disks, failed syncs, …; PROOFS="P1 P8"
-	@$(VENV)/bin/python -m tests.chaos $(PROOFS)
+	@$(VENV)/bin/python -m tests.chaos $(if $(STORE),--store $(STORE)) $(PROOFS)
+
+# Releases of etcd that the store is tested with besides Debian's.
+ETCDS := 3.5 3.6
+
+compat: setup $(ETCDS:%=$(VENV)/etcd-%/etcd) ## test the store with other releases of etcd, built here
+	@for version in $(ETCDS); do \
+		echo "etcd $$version" >&2; \
+		KCORE_ETCD=$(abspath $(VENV))/etcd-$$version/etcd $(VENV)/bin/pytest -q \
+			tests/kernel/test_store.py tests/kernel/test_etcd.py tests/kernel/test_migrate.py \
+			|| exit 1; \
+	done
+
+# A module of its own: etcd's cannot be installed by name.
+$(VENV)/etcd-%/etcd: | setup
+	@echo "building etcd $*" >&2
+	@mkdir -p $(@D) && cd $(@D) && printf 'module etcd\n\ngo 1.24\n' >go.mod \
+		&& go get -tool go.etcd.io/etcd/server/v3@v$* && go build -o etcd go.etcd.io/etcd/server/v3
 
 sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50
 	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50)

@@ -20,6 +20,7 @@ from kcore.client.channel import Channel
 from kcore.client.kubeconfig import Target
 from kcore.clock import SystemClock
 from kcore.kernel import kernel, schema
+from kcore.kernel.store import Store
 from kcore.kernel.store.memory import MemoryStore
 
 CONFIG_MAP = "kcore.core.v1.ConfigMap"
@@ -50,12 +51,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(directory: Path, listeners: Listeners | None = None) -> AsyncIterator[World]:
+async def world(
+    directory: Path, listeners: Listeners | None = None, store: Store | None = None
+) -> AsyncIterator[World]:
     """A served kernel with the namespace "default" and addresses for nodes."""
     clock, chance = SystemClock(), Chance(1)
     socket = directory / "kcore.sock"
     listeners = listeners or Listeners(socket=socket)
-    store = MemoryStore(chance)
+    store = store or MemoryStore(chance)
     async with (
         kernel.opened(
             store, compiled(), admission.BY_KIND, clock, chance, leaving=admission.ON_DELETE

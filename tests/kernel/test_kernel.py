@@ -23,6 +23,7 @@ from kcore.kernel.store.memory import MemoryStore
 from kcore.kernel.store.sqlite import SqliteStore
 from kcore.wire.errors import ApiError, Reason
 from tests import budget
+from tests.kernel import etcd_server
 from tests.kernel import world as worlds
 from tests.kernel.test_commit import pool
 from tests.kernel.world import (
@@ -505,14 +506,15 @@ def test_a_batch_is_as_one_after_another(steps: list[pb.Transaction]) -> None:
     asyncio.run(run())
 
 
-async def test_sqlite_and_memory_hold_the_same(tmp_path: pathlib.Path) -> None:
-    """The same writes, from many callers at once, on both stores, and after a restart."""
+async def test_all_stores_hold_the_same(tmp_path: pathlib.Path) -> None:
+    """The same writes, from many callers at once, on all stores, and after a restart."""
     clock = SystemClock()
     states = []
-    for store in (
-        MemoryStore(Chance(2)),
-        SqliteStore(tmp_path / "log.db", clock, Chance(2)),
-    ):
+    database = SqliteStore(tmp_path / "log.db", clock, Chance(2))
+    stores: list[Store] = [MemoryStore(Chance(2)), database]
+    if etcd_server.there():
+        stores.append(etcd_server.shared().store())
+    for store in stores:
         hand = worlds.HandClock()
         async with worlds.world(store, clock=hand) as w:
             await _prepared(w)
@@ -529,4 +531,4 @@ async def test_sqlite_and_memory_hold_the_same(tmp_path: pathlib.Path) -> None:
             assert state(w) == before
             found = {name: stored.fields for name, stored in before["objects"].items()}
             states.append((before["head"], found))
-    assert states[0] == states[1]
+    assert all(one == states[0] for one in states)

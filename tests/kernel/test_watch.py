@@ -17,7 +17,7 @@ from kcore.kernel import schema
 from kcore.kernel.record import Key, Record
 from kcore.kernel.store import Opened, Store, Tail, memory, sqlite
 from kcore.wire.errors import ApiError, Reason
-from tests.kernel import things, watch_validators
+from tests.kernel import etcd_server, things, watch_validators
 from tests.kernel.test_feed import SELECTIONS
 from tests.kernel.things import KIND, thing
 
@@ -144,13 +144,17 @@ async def compact(kernel: kernels.Kernel) -> None:
         await kernel.compact(max(0, kernel.head - 20))
 
 
-@pytest.mark.parametrize("sort", ["memory", "sqlite"])
+@pytest.mark.parametrize("sort", ["memory", "sqlite", "etcd"])
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_the_nine_validators_hold_on_a_real_kernel(
     sort: str, seed: int, tmp_path: pathlib.Path
 ) -> None:
     if sort == "memory":
         store = Witness(memory.MemoryStore(Chance(seed)))
+    elif sort == "etcd":
+        if not etcd_server.there():
+            pytest.skip("etcd is not installed")
+        store = Witness(etcd_server.shared().store())
     else:
         store = Witness(sqlite.SqliteStore(tmp_path / "log.db", LoopClock(), Chance(seed)))
     compiled = schema.compile_schema(things.descriptors())
