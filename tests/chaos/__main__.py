@@ -24,6 +24,7 @@ from tests.chaos import (
     flips,
     full_disk,
     linearizable,
+    power,
     retries,
     stuck,
     sync_points,
@@ -39,6 +40,7 @@ Run = Callable[[Path, Backing, str, int], Awaitable[Proof]]
 FULL: dict[str, Run] = {
     "P1": partial(crash.prove, kills=50, acknowledged=50_000),
     "P2": partial(sync_points.prove, points=range(1, 61)),
+    "P3": partial(power.prove, cuts=20),
     "sync": partial(failed_sync.prove, operations=2_000, every=40, deaths=20),
     "P5": partial(full_disk.prove, rounds=20, wait=1.0),
     "P6": partial(flips.prove, flips=200),
@@ -50,6 +52,7 @@ FULL: dict[str, Run] = {
 SMALL: dict[str, Run] = {
     "P1": partial(crash.prove, kills=1, acknowledged=300, between=100),
     "P2": partial(sync_points.prove, points=[25]),
+    "P3": partial(power.prove, cuts=2),
     "sync": partial(failed_sync.prove, operations=40, every=15, deaths=1),
     "P5": partial(full_disk.prove, rounds=1, wait=0.2),
     "P6": partial(flips.prove, flips=10),
