@@ -4,8 +4,8 @@ VENV := .venv
 PYTHON ?= $(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,python3)
 BIN := $(dir $(shell command -v $(PYTHON)))
 # What kcore needs of Debian.
-PACKAGES := busybox-static catatonit containerd containernetworking-plugins etcd-server iproute2 \
-	iptables libnftables1 nftables python3-venv runc strace
+PACKAGES := busybox-static catatonit containerd containernetworking-plugins e2fsprogs etcd-server \
+	faketime iproute2 iptables libnftables1 nftables python3-venv runc strace
 export PYTHONPATH :=
 # The API that must not be broken: main's, or on main itself that of the commit before.
 AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev-parse HEAD)),\

@@ -17,7 +17,8 @@ from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore.client import channel
 from kcore.client.kubeconfig import Target
 from kcore.wire.errors import ApiError, Reason
-from tests.chaos import workload
+from tests.chaos import witness, workload
+from tests.chaos.backing import Sqlite
 from tests.chaos.server import HERE, Server
 from tests.chaos.workload import Workload
 
@@ -264,3 +265,18 @@ async def test_a_restore_on_purpose_is_another_epoch(server: Server, tmp_path: P
     bad.write_bytes(spoilt[: len(spoilt) // 2])
     code, said = kcore("store", "restore", str(bad), *root)
     assert code == 1 and "is no good copy" in said[0], said
+
+
+async def test_a_clock_that_is_set_back_turns_no_time_back(server: Server) -> None:
+    await filled(server)
+    for seed, jump in enumerate(("-7200s", "+7200s", "-86400s"), 2):
+        server.wrap = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", jump]
+        async with served(server):
+            clients = Workload(str(server.place.socket), seed)
+            await clients.write("0", lambda: clients.history.written() >= 10)  # noqa: B023
+    server.wrap = []
+    async with served(server):
+        pass
+    log = Sqlite().records_after(server, 0)
+    assert list(witness.in_itself(log)) == []
+    assert max(one.time for one in log) - min(one.time for one in log) > 3600
