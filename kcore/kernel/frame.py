@@ -5,6 +5,7 @@ before them. What is made here is exactly what the generated classes of kcore.ap
 Pure; knows the numbers of api.proto's messages and that an object's field 1 is its metadata.
 """
 
+import functools
 from collections.abc import Iterable
 
 from kcore_api.kcore.meta.v1 import meta_pb2
@@ -62,6 +63,7 @@ def events_in(response: bytes) -> int:
     return count
 
 
+@functools.lru_cache(maxsize=4096)
 def item_head(length: int) -> bytes:
     """What stands before an element of ListResponse.items that has so many bytes."""
     return b"\x12" + varint(length)

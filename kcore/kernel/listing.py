@@ -13,7 +13,9 @@ import base64
 import binascii
 import hashlib
 import hmac
+import itertools
 import json
+import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -90,13 +92,17 @@ class Listing:
         start = _after(found, after) if after is not None else 0
         parts: list[bytes] = []
         size, end = 0, start
-        for stored in found[start : start + page_size] if page_size else found[start:]:
-            body = want.show(want.kind, stored.body, self._source)
-            if parts and size + len(body) > PAGE_BYTES:
+        for stored in itertools.islice(found, start, start + page_size if page_size else None):
+            body = stored.body
+            if want.paths:
+                body = want.show(want.kind, body, self._source)
+            length = len(body)
+            if parts and size + length > PAGE_BYTES:
                 break
-            parts.append(frame.item_head(len(body)))
+            head = frame.item_head(length)
+            parts.append(head)
             parts.append(body)
-            size += len(body) + len(parts[-2])
+            size += length + len(head)
             end += 1
         metadata = meta_pb2.ListMeta(resource_version=str(revision))
         if end < len(found):
@@ -146,8 +152,10 @@ class Listing:
         return revision
 
     def _now(self, want: interest.Want) -> list[Stored]:
-        found = [one for one in interest.candidates(want, self._source) if want.matches(one)]
-        found.sort(key=_place)
+        found = list(interest.candidates(want, self._source))
+        if not want.plain:
+            found = [one for one in found if want.matches(one)]
+        found.sort(key=_key)
         return found
 
     async def _past(self, revision: int, want: interest.Want) -> list[Stored]:
@@ -159,7 +167,7 @@ class Listing:
             async for record in records
             if want.may_concern(record.key)
         ]
-        return sorted((one for one in past if want.matches(one)), key=_place)
+        return sorted((one for one in past if want.matches(one)), key=_key)
 
     def _keep(self, revision: int, want: interest.Want, found: list[Stored]) -> None:
         self._cuts[revision, want] = found
@@ -215,6 +223,10 @@ def _bound(request: pb.ListRequest, user: str) -> str:
 
 def _compile(message_class: Any, paths: Sequence[str]) -> mask.Mask:
     return mask.compile_mask(message_class.DESCRIPTOR, paths, identity=True)
+
+
+# Of one kind, so that they go by namespace and name.
+_key = operator.attrgetter("key")
 
 
 def _place(stored: Stored) -> tuple[str, str]:
