@@ -64,14 +64,30 @@ class _Found:
 
 async def _one(session: Session, words: tuple[str, ...], needs: str, verb: str) -> _Found:
     """The object that is named, if its kind has what the verb needs."""
-    subjects = subject.parse(words, await session.kinds())
-    if len(subjects) != 1 or not subjects[0].name:
+    found = await _several(session, words, needs, verb)
+    if len(found) != 1:
         raise click.UsageError("name one object, such as deploy/web")
-    kind = subjects[0].kind
-    if not rollouts.has(kind, needs):
-        raise click.UsageError(f"{kind.options.plural} cannot be {verb}")
-    message = await objects.get(session, kind, session.namespace, subjects[0].name)
-    return _Found(kind, message)
+    return found[0]
+
+
+async def _several(
+    session: Session, words: tuple[str, ...], needs: str, verb: str, labels: str = ""
+) -> list[_Found]:
+    """The objects that are named or, of a kind, selected; of kinds that have what is needed."""
+    found: list[_Found] = []
+    for asked in subject.parse(words, await session.kinds()):
+        kind = asked.kind
+        if not rollouts.has(kind, needs):
+            raise click.UsageError(f"{kind.options.plural} cannot be {verb}")
+        if asked.name:
+            message = await objects.get(session, kind, session.namespace, asked.name)
+            found.append(_Found(kind, message))
+            continue
+        if not labels:
+            raise click.UsageError("name an object, such as deploy/web, or select some with -l")
+        listing = await objects.listing(session, kind, session.namespace, labels=labels)
+        found += [_Found(kind, message) for message in listing.items]
+    return found
 
 
 @rollout.command()
@@ -214,26 +230,32 @@ async def _set_paused(
 
 
 @rollout.command()
-@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME")
+@click.argument("words", nargs=-1, required=True, metavar="KIND/NAME... | KIND -l SELECTOR")
 @options.namespace
+@options.selector
 @options.dry_run
 @click.pass_obj
-async def restart(session: Session, words: tuple[str, ...], dry_run: str) -> int:
+async def restart(session: Session, words: tuple[str, ...], labels: str, dry_run: str) -> int:
     """Replace all pods by new ones of the same template."""
-    found = await _one(session, words, "spec.template.metadata", "restarted")
-    if rollouts.has(found.kind, "spec.paused") and found.spec.paused:
-        raise Exit(
-            FAILED, f"error: {found.said} is paused; `kcore rollout resume {found.name}` first"
-        )
+    several = await _several(session, words, "spec.template.metadata", "restarted", labels)
+    if not several:
+        raise Exit(FAILED, f"No resources found in {session.namespace} namespace.")
     now = datetime.fromtimestamp(session.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    code = 0
 
     def fill(wanted: Any) -> None:
         wanted.spec.template.metadata.annotations[RESTARTED] = now
 
-    patch = objects.merge(found.kind, [f"spec.template.metadata.annotations.{RESTARTED}"], fill)
-    await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
-    session.out(f"{found.name} restarted{DRY[dry_run]}")
-    return 0
+    for found in several:
+        if rollouts.has(found.kind, "spec.paused") and found.spec.paused:
+            session.say(f"error: {found.said} is paused; `kcore rollout resume {found.name}` first")
+            code = FAILED
+            continue
+        path = f"spec.template.metadata.annotations.{RESTARTED}"
+        patch = objects.merge(found.kind, [path], fill)
+        await _patch(session, found, patch, dry_run, _ATTEMPTS, guarded=False)
+        session.out(f"{found.name} restarted{DRY[dry_run]}")
+    return code
 
 
 async def _patch(

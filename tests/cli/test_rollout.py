@@ -125,3 +125,19 @@ async def test_pause_resume_restart(run: Run) -> None:
     code, _, err = await run("rollout pause rs/web-1")
     assert (code, "replicasets cannot be paused" in err) == (2, True)
     assert (await run("rollout undo cm/x"))[0] == 2
+
+
+async def test_several_are_restarted_at_once(run: Run) -> None:
+    other = WEB.replace("name: web}", "name: api, labels: {tier: back}}")
+    await run.apply(other.replace("app: web", "app: api"))
+    assert (await run("rollout restart deploy/web deploy/api"))[1] == (
+        "deployment.apps/web restarted\ndeployment.apps/api restarted\n"
+    )
+    assert (await run("rollout restart deploy -l tier=back"))[1] == (
+        "deployment.apps/api restarted\n"
+    )
+    assert (await run("rollout restart deploy"))[0] == 2
+    assert (await run("rollout restart deploy -l tier=none"))[0] == 1
+    await run("rollout pause deploy/web")
+    code, out, err = await run("rollout restart deploy/web deploy/api")
+    assert (code, out) == (1, "deployment.apps/api restarted\n") and "web" in err
