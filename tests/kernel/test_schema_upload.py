@@ -1,5 +1,7 @@
 """Schemas: kinds that come to a running kernel, change, and go."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from kcore.kernel.store.memory import MemoryStore
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel import uploads
 from tests.kernel import world as worlds
+from tests.kernel.test_kernel import TickingClock
 from tests.kernel.uploads import HEAD, KIND, PROTO_TEXT, SCHEMA, SPEC, STATUS, WIDGET, widget
 from tests.kernel.world import NAMESPACE, POOL, World, refused
 
@@ -572,3 +575,53 @@ async def test_a_kind_may_hold_what_ours_are_made_of() -> None:
         made.spec.template.spec.containers.add(name="C!")
         with refused(Reason.INVALID, "spec.template.spec.containers[0].name"):
             await w.create(WIDGET, made)
+
+
+async def test_a_claim_may_be_only_given() -> None:
+    text = but('pool: "serials"', 'pool: "serials" given_only: true')
+    async with worlds.world() as w:
+        await bring(w, text)
+        assert not (await w.create(WIDGET, widget("a"))).spec.HasField("serial")
+        await w.create(WIDGET, widget("b", serial=20))
+        with refused(Reason.INVALID, "spec.serial"):
+            await w.create(WIDGET, widget("c", serial=20))
+        with refused(Reason.INVALID, 'is not in the pool "serials"'):
+            await w.create(WIDGET, widget("c", serial=100))
+        await w.delete(WIDGET, "b")
+        assert (await w.create(WIDGET, widget("c", serial=20))).spec.serial == 20
+
+
+async def test_a_dry_run_draws_nothing() -> None:
+    async with worlds.world() as w:
+        await bring(w)
+        for _ in range(2):
+            assert (await w.create(WIDGET, widget(), dry_run=True)).spec.serial == 10
+        assert (await w.create(WIDGET, widget())).spec.serial == 10
+
+
+async def test_an_uploaded_kind_lasts_as_long_as_it_says() -> None:
+    text = but('plural: "widgets"', 'plural: "widgets" history: {ttl_seconds: 60}')
+    store = MemoryStore(Chance(7))
+    clock = TickingClock()
+    async with worlds.world(store, clock=clock) as w:
+        await bring(w, text)
+        await w.create(WIDGET, widget("a"))
+    # Also of what was there before a restart.
+    async with worlds.world(store, seed=2, clock=clock) as w:
+        await clock.move(90)
+        assert not w.there(WIDGET, "a")
+        await w.delete(SCHEMA, "acme")
+
+
+async def test_nothing_is_kept_of_kinds_that_are_no_more() -> None:
+    async with worlds.world() as w:
+        made = await bring(w)
+        await w.create(WIDGET, widget())
+        old = weakref.ref(w.kernel.schema.kind(WIDGET).message)
+        for number in range(12):
+            text = but('"wd"', f'"wd{number}"')
+            made.spec.descriptors = uploads.compiled(text)
+            made = await w.update(SCHEMA, made)
+            await w.apply(WIDGET, widget(size=number + 1), manager=f"m{number}", force=True)
+        gc.collect()
+        assert old() is None
