@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import node_pb2, pod_pb2, service_pb2
 
-from kcore.boot import containerd, images, parent, place
+from kcore.boot import containerd, images, parent, place, stores
 from kcore.boot import up as boot
 from kcore.boot.setup import ERROR, Setup, node_name
 from kcore.cli import root as cli
@@ -60,6 +60,9 @@ class Progress:
 @click.option("--node", help="The node's name; this machine's unless given.")
 @click.option("--root", type=click.Path(path_type=Path), help="Keep everything below DIR.")
 @click.option("--port", type=int, default=6443, show_default=True, help="Port of the TLS listener.")
+@click.option("--store", default="", metavar="STORE",
+              help="Where the log is: sqlite:PATH or etcd:https://HOST:PORT[,...]; a database of "
+              "its own unless given.")  # fmt: skip
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, for a supervisor.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
 @click.pass_obj
@@ -69,6 +72,7 @@ async def up(
     node: str | None,
     root: Path | None,
     port: int,
+    store: str,
     foreground: bool,
     output: str,
 ) -> int:
@@ -78,9 +82,12 @@ async def up(
     kcore up
     kcore up -f examples/web.yaml
     """
-    setup = Setup(place.Place.under(root), node or node_name(), port)
+    setup = Setup(place.Place.under(root), node or node_name(), port, store)
     progress = Progress(session, output == "json")
     try:
+        if store:
+            # Said here, rather than by an apiserver that does not come up.
+            stores.store_of(store, session.clock, session.chance)
         for step in boot.steps(setup, session.clock, session.chance):
             if foreground and step.name == "kcore":
                 break
@@ -91,6 +98,7 @@ async def up(
         containerd.ContainerdError,
         images.ImageError,
         cni.NetworkError,
+        stores.StoreError,
     ) as error:
         raise Exit(FAILED, f"error: {error}") from error
     if foreground:

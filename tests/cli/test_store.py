@@ -51,3 +51,10 @@ async def test_refusals(run: Run, tmp_path: Path) -> None:
     ):
         code, out, err = await run(f"store migrate --from {source} --to {target}")
         assert (code, out) == (1, "") and err.startswith("error: ") and said in err, err
+
+
+async def test_up_refuses_a_store_that_is_none(run: Run, tmp_path: Path) -> None:
+    code, out, err = await run(f"up --root {tmp_path}/k --store etcd:nowhere")
+    assert (code, out) == (1, "")
+    assert "'nowhere' is no endpoint of etcd" in err
+    assert not (tmp_path / "k").exists()

@@ -231,6 +231,34 @@ async def test_resumes_from_memory_and_from_the_log() -> None:
         await reader.close()
 
 
+async def test_a_mark_that_comes_to_be_owed_while_the_past_is_read_is_sent() -> None:
+    log = make(feeds.Limits(recent_changes=0))
+    log.commit(("put", thing("a", "x")))
+    log.commit(("put", thing("a", "x", color="red")))
+    gate, since = asyncio.Event(), log.since
+
+    async def slow(revision: int) -> AsyncGenerator[Any, None]:
+        await gate.wait()
+        async for record in since(revision):
+            yield record
+
+    log.since = slow  # type: ignore[method-assign]
+    assert log.feed is not None
+    beating = asyncio.create_task(log.feed.run())
+    reader = Reader(log, request({"namespace": "x", "from_revision": 1}, progress_ms=10))
+    first = asyncio.create_task(reader.read())
+    await asyncio.sleep(0.01)
+    # It does not concern the reader, and nothing comes after it.
+    log.commit(("put", thing("b", "y")))
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert (await first).revision == 2
+    assert (await asyncio.wait_for(reader.read(), 5)).revision == 3
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    await reader.close()
+
+
 async def test_of_kinds_without_history_the_last_state_is_told() -> None:
     log = make(feeds.Limits(recent_changes=0))
     log.forgetful = True
