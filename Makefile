@@ -68,7 +68,8 @@ fuzz: setup ## throw made and broken input at every door; N=100000 for each
 	@KCORE_FUZZ=$(or $(N),100000) $(VENV)/bin/pytest -q --durations=0 tests/security/test_fuzz.py
 
 attack: setup ## throw raw HTTP/2 at a real apiserver, ten seconds for each attack
-	@KCORE_ATTACK_SECONDS=$(or $(SECONDS),10) $(VENV)/bin/pytest -q -s tests/security/test_http2.py
+	@KCORE_ATTACK_SECONDS=$(or $(SECONDS),10) $(VENV)/bin/pytest -q -s tests/security/test_http2.py \
+		tests/security/test_silence.py
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "this needs root: it makes namespaces and containers \

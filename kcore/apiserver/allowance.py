@@ -59,6 +59,9 @@ class Allowance:
         taken = self._taken.get(user)
         if taken is None:
             taken = self._taken[user] = _Taken()
+        if 4 * taken.bytes > 3 * self.bytes_per_user:
+            # Before it is worked for.
+            raise _exhausted(user, f"{taken.bytes} bytes of answers unread")
         if streaming:
             if taken.streams >= self.streams_per_user:
                 raise _exhausted(user, f"{taken.streams} streams open")

@@ -45,6 +45,8 @@ def test_what_one_user_has_is_bounded_and_others_have_theirs() -> None:
     leases[0].hold(1000)
     with pytest.raises(ApiError, match="1000 bytes of answers unread"):
         leases[1].hold(1)
+    with pytest.raises(ApiError, match="1000 bytes of answers unread"):
+        allowance.take("a", False)
     other.hold(1)
     leases[0].hold(50)
     leases[1].hold(50)

@@ -72,7 +72,7 @@ class Server:
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def ask(self) -> float:
-        """A healthy user's call, over a connection of its own; seconds that it took."""
+        """Another user's call, over a connection of its own; seconds that it took."""
         started = time.monotonic()
         wrapped = grpc.ssl_channel_credentials(self.setup.place.ca.read_bytes())
         options = (
@@ -80,9 +80,12 @@ class Server:
             ("grpc.service_config", kcore_api.SERVICE_CONFIG.read_text()),
         )
         with grpc.secure_channel(self.where, wrapped, options=options) as channel:
-            metadata = (("authorization", f"Bearer {self.token}"),)
+            metadata = (
+                ("authorization", f"Bearer {self.token}"),
+                ("kcore-impersonate-user", "healthy"),
+            )
             answer = channel.unary_unary(WHO)(b"", metadata=metadata, timeout=5)
-        assert auth_pb2.WhoAmIResponse.FromString(answer).user == "kcore-admin"
+        assert auth_pb2.WhoAmIResponse.FromString(answer).user == "healthy"
         return time.monotonic() - started
 
 
