@@ -4,6 +4,7 @@ Everything goes through the Api's verbs. What isn't found is looked for elsewher
 says where it is (`missing`).
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -127,12 +128,33 @@ async def missing(session: Session, kind: Kind, namespace: str, name: str) -> Ap
     elsewhere = sorted(space for space, known in names if known == name)
     if elsewhere:
         spaces = ", ".join(f'"{space}"' for space in elsewhere)
-        return ApiError(Reason.NOT_FOUND, f"{said}; found in {spaces}: add -n {elsewhere[0]}")
+        return ApiError(
+            Reason.NOT_FOUND, f"{said}; found in {spaces}: {_typed(session, elsewhere[0])}"
+        )
     hint = nearest(name, (known for space, known in names if space == namespace))
     if hint:
         return ApiError(Reason.NOT_FOUND, f'{said}, did you mean "{hint}"?')
     absent = await absent_namespace(session, namespace)
     return ApiError(Reason.NOT_FOUND, f"{said}{f': {absent}' if absent else ''}")
+
+
+def _typed(session: Session, namespace: str) -> str:
+    """The command line as it had better been, in another namespace."""
+    # What may destroy is not put into anybody's mouth.
+    if not session.line or "delete" in session.line:
+        return f"add -n {namespace}"
+    kept: list[str] = []
+    words = list(session.line)
+    end = words.index("--") if "--" in words else len(words)
+    at = 0
+    while at < end:
+        word = words[at]
+        if word in ("-n", "--namespace"):
+            at += 1
+        elif not word.startswith(("--namespace=", "-n=")):
+            kept.append(word)
+        at += 1
+    return shlex.join(["kcore", *kept, "-n", namespace, *words[end:]])
 
 
 async def absent_namespace(session: Session, namespace: str) -> str:

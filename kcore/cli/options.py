@@ -10,18 +10,54 @@ from kcore.cli.session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _take_namespace(context: click.Context, _: click.Parameter, value: str) -> None:
-    if value:
-        context.ensure_object(Session).namespace_option = value
+def _take(setting: str) -> Callable[[click.Context, click.Parameter, str], None]:
+    def take(context: click.Context, _: click.Parameter, value: str) -> None:
+        if value:
+            setattr(context.ensure_object(Session), setting, value)
+
+    return take
+
+
+def _global(setting: str, *words: str, **more: Any) -> click.Option:
+    """An option that is the same for all commands: it sets something of the session."""
+    return click.Option(words, expose_value=False, callback=_take(setting), **more)
+
+
+def context(*, hidden: bool = True) -> click.Option:
+    """`--context`."""
+    return _global("context", "--context", hidden=hidden, help="Context of the kubeconfig to use.")
+
+
+def config_path(*, hidden: bool = True) -> click.Option:
+    """`--kubeconfig`."""
+    return _global("config_path", "--kubeconfig", hidden=hidden, help="The kubeconfig file to use.")
+
+
+def color(*, hidden: bool = True) -> click.Option:
+    """`--color`."""
+    return _global(
+        "color",
+        "--color",
+        hidden=hidden,
+        type=click.Choice(["auto", "always", "never"]),
+        help="When to write colour.",
+    )
+
+
+def namespace_anywhere(*, hidden: bool = True) -> click.Option:
+    """`-n`, where it means nothing, too."""
+    return _global(
+        "namespace_option", "-n", "--namespace", hidden=hidden, help="Namespace to work in."
+    )
 
 
 def namespace(function: F) -> F:
-    """`-n`, also after the command."""
+    """`-n`, of commands that work in a namespace."""
     return click.option(
         "-n",
         "--namespace",
         expose_value=False,
-        callback=_take_namespace,
+        callback=_take("namespace_option"),
         help="Namespace to work in.",
     )(function)
 

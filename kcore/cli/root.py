@@ -9,6 +9,7 @@ and an exit code:
 """
 
 import asyncio
+import functools
 import importlib
 import inspect
 import os
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from kcore.cli import options
 from kcore.cli.session import DENIED, FAILED, INTERRUPTED, USAGE, Exit, Session
 from kcore.client import kubeconfig
 from kcore.client.problem import Refused, meant
@@ -86,21 +88,12 @@ class LazyGroup(click.Group):
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = entry[0].partition(":")
-        try:
-            command = getattr(importlib.import_module(module), attribute)
-        except (ModuleNotFoundError, AttributeError) as missing:
-            if isinstance(missing, ModuleNotFoundError) and not module.startswith(
-                missing.name or "?"
-            ):
-                raise
-            raise click.UsageError(f"`kcore {cmd_name}` is not there yet") from None
-        assert isinstance(command, click.Command)
+        command = _loaded(entry[0])
         if ctx.resilient_parsing:
             from kcore.cli import complete
 
             complete.attach(command)
-        return _spelt_out(command)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -117,6 +110,28 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, entry[1]) for name, entry in commands.items()])
 
 
+@functools.cache
+def _loaded(entry: str) -> click.Command:
+    """The command that stands at `module:attribute`, with what all commands take."""
+    module, _, attribute = entry.partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command)
+    return _spelt_out(_anywhere(command))
+
+
+def _anywhere(command: click.Command) -> click.Command:
+    """The command, taking the global options, too: hands write them last."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _anywhere(below)
+    taken = {word for option in command.params for word in option.opts}
+    for make in (options.context, options.config_path, options.namespace_anywhere, options.color):
+        option = make()
+        if taken.isdisjoint(option.opts):
+            command.params.append(option)
+    return command
+
+
 def _spelt_out(command: click.Command) -> click.Command:
     """The command, taking `--wait=false` for `--no-wait` and `-o=yaml` for `-o yaml`: hands know
     them, and click does not.
@@ -124,15 +139,15 @@ def _spelt_out(command: click.Command) -> click.Command:
     if isinstance(command, click.Group):
         for below in command.commands.values():
             _spelt_out(below)
-    options = [option for option in command.params if isinstance(option, click.Option)]
+    known = [option for option in command.params if isinstance(option, click.Option)]
     flags = {
         word: (option, word in option.secondary_opts)
-        for option in options
+        for option in known
         if option.is_flag
         for word in (*option.opts, *option.secondary_opts)
         if word.startswith("--")
     }
-    short = {word for option in options if not option.is_flag for word in option.opts}
+    short = {word for option in known if not option.is_flag for word in option.opts}
     parse = command.parse_args
 
     def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
@@ -160,19 +175,16 @@ def _spelt_out(command: click.Command) -> click.Command:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--context", default="", help="Context of the kubeconfig to use.")
-@click.option("--kubeconfig", "config_path", default="", help="The kubeconfig file to use.")
-@click.option("-n", "--namespace", default="", help="Namespace to work in.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto",
-              help="When to write colour.")  # fmt: skip
-@click.pass_context
-def root(ctx: click.Context, context: str, config_path: str, namespace: str, color: str) -> None:
+def root() -> None:
     """kcore: Kubernetes distilled to one gRPC kernel."""
-    session = ctx.ensure_object(Session)
-    session.context = context or session.context
-    session.config_path = config_path or session.config_path
-    session.namespace_option = namespace or session.namespace_option
-    session.color = color
+
+
+root.params += [
+    options.context(hidden=False),
+    options.config_path(hidden=False),
+    options.namespace_anywhere(hidden=False),
+    options.color(hidden=False),
+]
 
 
 def main() -> None:
@@ -220,6 +232,7 @@ async def call(arguments: Sequence[str], session: Session) -> int:
 
 
 def _start(arguments: Sequence[str], session: Session) -> Any:
+    session.line = tuple(arguments)
     return root.main(list(arguments), prog_name="kcore", standalone_mode=False, obj=session)
 
 

@@ -59,6 +59,8 @@ class Session:
     # Given by tests and simulations; else dialled.
     given_api: "Api | None" = None
     given_streams: "PodStreams | None" = None
+    # The command line itself, for what is said to be typed instead.
+    line: tuple[str, ...] = ()
     # Of the global options.
     config_path: str = ""
     context: str = ""

@@ -141,7 +141,12 @@ async def test_nothing_there(run: Run) -> None:
         (
             "get pod dns",
             'pod "dns" not found in namespace "default"; found in "kube-system":'
-            " add -n kube-system",
+            " kcore get pod dns -n kube-system",
+        ),
+        (
+            "-n default get pod/dns --namespace=default -o wide",
+            'pod "dns" not found in namespace "default"; found in "kube-system":'
+            " kcore get pod/dns -o wide -n kube-system",
         ),
         (
             "get pod zzz -n kube-systm",
