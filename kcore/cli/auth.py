@@ -22,7 +22,11 @@ def auth() -> None:
 @options.output
 @click.pass_obj
 async def whoami(session: Session, form: str) -> int:
-    """Show who you are to the server."""
+    """Show who you are to the server.
+
+    \b
+    kcore auth whoami
+    """
     output.check(form, ("yaml", "json"))
     # Identity is the connection's: there is none in process.
     found = await cast("Channel", await session.api()).who_am_i()

@@ -23,7 +23,11 @@ def config() -> None:
 @click.option("--minify", is_flag=True, help="Only what the current context needs.")
 @click.pass_obj
 def view(session: Session, form: str, raw: bool, minify: bool) -> None:
-    """Show the merged kubeconfig."""
+    """Show the merged kubeconfig.
+
+    \b
+    kcore config view --minify
+    """
     output.check(form, ("yaml", "json"))
     merged = session.config()
     if minify:
@@ -41,7 +45,11 @@ def view(session: Session, form: str, raw: bool, minify: bool) -> None:
 @config.command(name="current-context")
 @click.pass_obj
 def current_context(session: Session) -> None:
-    """Show the current context's name."""
+    """Show the current context's name.
+
+    \b
+    kcore config current-context
+    """
     name = session.config().current_context
     if not name:
         raise Exit(FAILED, "error: there is no current context")
@@ -53,7 +61,11 @@ def current_context(session: Session) -> None:
 @click.option("-o", "--output", "form", type=click.Choice(["", "name"]), default="")
 @click.pass_obj
 def get_contexts(session: Session, no_headers: bool, form: str) -> None:
-    """List the contexts."""
+    """List the contexts.
+
+    \b
+    kcore config get-contexts
+    """
     merged = session.config()
     if form == "name":
         for name in merged.contexts:
@@ -78,7 +90,11 @@ def get_contexts(session: Session, no_headers: bool, form: str) -> None:
 @click.argument("name")
 @click.pass_obj
 def use_context(session: Session, name: str) -> None:
-    """Make a context the current one."""
+    """Make a context the current one.
+
+    \b
+    kcore config use-context production
+    """
     kubeconfig.use_context(session.config(), name)
     session.out(f'Switched to context "{name}".')
 
@@ -98,7 +114,11 @@ def set_context(
     cluster: str | None,
     user: str | None,
 ) -> None:
-    """Set what a context says, or make one."""
+    """Set what a context says, or make one.
+
+    \b
+    kcore config set-context --current --namespace=shop
+    """
     merged = session.config()
     if current == bool(name):
         raise click.UsageError("name a context, or say --current")
@@ -135,7 +155,11 @@ def set_cluster(
     embed_certs: bool,
     tls_server_name: str | None,
 ) -> None:
-    """Set what a cluster says, or make one."""
+    """Set what a cluster says, or make one.
+
+    \b
+    kcore config set-cluster c --grpc=kcore.example:6443
+    """
     merged = session.config()
     known = merged.clusters.get(name)
     values: dict[str, Any] = {"server": server, "tls-server-name": tls_server_name}
@@ -169,7 +193,11 @@ def set_credentials(
     client_key: str | None,
     embed_certs: bool,
 ) -> None:
-    """Set what a user says, or make one."""
+    """Set what a user says, or make one.
+
+    \b
+    kcore config set-credentials u --token=abc
+    """
     values = {"token": token} if token is not None else {}
     values |= _certificate("client-certificate", client_certificate, embed_certs)
     values |= _certificate("client-key", client_key, embed_certs)
@@ -182,7 +210,11 @@ def set_credentials(
 @click.argument("to")
 @click.pass_obj
 def rename_context(session: Session, name: str, to: str) -> None:
-    """Give a context another name."""
+    """Give a context another name.
+
+    \b
+    kcore config rename-context production live
+    """
     kubeconfig.rename_context(session.config(), name, to)
     session.out(f'Context "{name}" renamed to "{to}".')
 
@@ -205,14 +237,19 @@ def _certificate(key: str, path: str | None, embed: bool) -> dict[str, Any]:
 def _lists(plural: str, singular: str) -> None:
     """`get-clusters` and `delete-cluster`, and so on."""
 
-    @config.command(name=f"get-{plural}", help=f"List the {plural}.")
+    @config.command(
+        name=f"get-{plural}", help=f"List the {plural}.\n\n\b\nkcore config get-{plural}"
+    )
     @click.pass_obj
     def names(session: Session) -> None:
         session.out("NAME")
         for name in sorted(getattr(session.config(), plural)):
             session.out(name)
 
-    @config.command(name=f"delete-{singular}", help=f"Take a {singular} away.")
+    @config.command(
+        name=f"delete-{singular}",
+        help=f"Take a {singular} away.\n\n\b\nkcore config delete-{singular} {singular[0]}",
+    )
     @click.argument("name")
     @click.pass_obj
     def delete(session: Session, name: str) -> None:
@@ -228,7 +265,11 @@ _lists("users", "user")
 @click.argument("name")
 @click.pass_obj
 def delete_context(session: Session, name: str) -> None:
-    """Take a context away."""
+    """Take a context away.
+
+    \b
+    kcore config delete-context production
+    """
     merged = session.config()
     path = kubeconfig.remove(merged, "contexts", name)
     if merged.current_context == name:

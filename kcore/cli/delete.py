@@ -80,7 +80,7 @@ async def delete(
     """Delete objects.
 
     \b
-    kcore delete pod web
+    kcore delete pod web-0
     kcore delete -f web.yaml
     kcore delete pods -l app=web
     """

@@ -24,7 +24,11 @@ def plugin() -> None:
 @click.option("--name-only", is_flag=True, help="Without their directories.")
 @click.pass_obj
 def list_(session: Session, name_only: bool) -> None:
-    """List the plugins on PATH."""
+    """List the plugins on PATH.
+
+    \b
+    kcore plugin list
+    """
     seen: set[str] = set()
     for path in _all(session.environ):
         name = os.path.basename(path)

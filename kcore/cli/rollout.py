@@ -97,7 +97,11 @@ async def _several(
 @click.option("--timeout", type=options.SECONDS, default=0.0, help="How long; 0: for ever.")
 @click.pass_obj
 async def status(session: Session, words: tuple[str, ...], watch: bool, timeout: float) -> int:
-    """Follow a rollout until it ends."""
+    """Follow a rollout until it ends.
+
+    \b
+    kcore rollout status deploy/web --timeout=2m
+    """
     found = await _one(session, words, "spec.template.spec", "rolled out")
     kind, metadata = found.kind, objects.metadata(found.message)
     state = rollouts.state(kind, codec.to_plain(found.message))
@@ -134,7 +138,11 @@ async def status(session: Session, words: tuple[str, ...], watch: bool, timeout:
 @click.option("--revision", type=click.IntRange(min=1), help="Show the template of this one.")
 @click.pass_obj
 async def history(session: Session, words: tuple[str, ...], revision: int | None) -> int:
-    """List the revisions of a rollout."""
+    """List the revisions of a rollout.
+
+    \b
+    kcore rollout history deploy/web
+    """
     found = await _one(session, words, "spec.template.spec", "rolled out")
     known = await _revisions(session, found)
     if revision is not None:
@@ -162,7 +170,11 @@ async def history(session: Session, words: tuple[str, ...], revision: int | None
 @click.option("--to-revision", type=click.IntRange(min=0), default=0, help="0: the one before.")
 @click.pass_obj
 async def undo(session: Session, words: tuple[str, ...], dry_run: str, to_revision: int) -> int:
-    """Go back to an earlier template."""
+    """Go back to an earlier template.
+
+    \b
+    kcore rollout undo deploy/web
+    """
     for attempt in range(_ATTEMPTS):
         found = await _one(session, words, "spec.template.spec", "rolled back")
         kind = found.kind
@@ -198,7 +210,11 @@ async def undo(session: Session, words: tuple[str, ...], dry_run: str, to_revisi
 @options.dry_run
 @click.pass_obj
 async def pause(session: Session, words: tuple[str, ...], dry_run: str) -> int:
-    """Let changes of the template wait."""
+    """Let changes of the template wait.
+
+    \b
+    kcore rollout pause deploy/web
+    """
     return await _set_paused(session, words, dry_run, paused=True)
 
 
@@ -208,7 +224,11 @@ async def pause(session: Session, words: tuple[str, ...], dry_run: str) -> int:
 @options.dry_run
 @click.pass_obj
 async def resume(session: Session, words: tuple[str, ...], dry_run: str) -> int:
-    """Go on with what was paused."""
+    """Go on with what was paused.
+
+    \b
+    kcore rollout resume deploy/web
+    """
     return await _set_paused(session, words, dry_run, paused=False)
 
 
@@ -236,7 +256,11 @@ async def _set_paused(
 @options.dry_run
 @click.pass_obj
 async def restart(session: Session, words: tuple[str, ...], labels: str, dry_run: str) -> int:
-    """Replace all pods by new ones of the same template."""
+    """Replace all pods by new ones of the same template.
+
+    \b
+    kcore rollout restart deploy/web
+    """
     several = await _several(session, words, "spec.template.metadata", "restarted", labels)
     if not several:
         raise Exit(FAILED, f"No resources found in {session.namespace} namespace.")

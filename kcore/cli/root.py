@@ -35,6 +35,7 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "apply": ("kcore.cli.apply:apply", "Make objects be as manifests say"),
         "diff": ("kcore.cli.diff:diff", "Show what applying manifests would change"),
         "create": ("kcore.cli.create:create", "Make new objects"),
+        "expose": ("kcore.cli.expose:expose", "Make a service for the pods of an object"),
         "replace": ("kcore.cli.replace:replace", "Replace objects by those of manifests"),
         "patch": ("kcore.cli.patch:patch", "Change some fields of an object"),
         "set": ("kcore.cli.set:set_", "Set images, environments, resources"),

@@ -30,7 +30,7 @@ def set_() -> None:
     """Set images, environments, resources and accounts of containers.
 
     \b
-    kcore set image deploy/web nginx=nginx:1.28
+    kcore set image deploy/web nginx=nginx:1.29
     kcore set env deploy/web LEVEL=debug
     """
 
@@ -58,7 +58,7 @@ async def image(session: Session, words: tuple[str, ...], **given: Any) -> int:
     """Set images of containers; `*` is all of them.
 
     \b
-    kcore set image deploy/web nginx=nginx:1.28
+    kcore set image deploy/web nginx=nginx:1.29
     kcore set image deploy,ds --all '*=registry.example/base:2'
     """
     names, pairs = _split(words)

@@ -16,7 +16,11 @@ from kcore.client import kinds
 @options.output
 @click.pass_obj
 async def version(session: Session, client: bool, form: str) -> int:
-    """Show the versions of client and server."""
+    """Show the versions of client and server.
+
+    \b
+    kcore version -o yaml
+    """
     output.check(form, ("yaml", "json"))
     digest = kinds.built_in_digest()
     said: dict[str, Any] = {"clientVersion": {"gitVersion": f"v{kcore.__version__}"}}
@@ -68,7 +72,11 @@ def _minor(text: str) -> tuple[int, int] | None:
 @click.command(name="cluster-info")
 @click.pass_obj
 async def cluster_info(session: Session) -> int:
-    """Show where the cluster is and what it has."""
+    """Show where the cluster is and what it has.
+
+    \b
+    kcore cluster-info
+    """
     catalogue = await session.kinds()
     where = "this process"
     if session.given_api is None:

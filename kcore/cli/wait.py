@@ -40,8 +40,8 @@ async def wait(
 
     \b
     kcore wait deploy/web --for=condition=Available --timeout=2m
-    kcore wait pod/web --for=delete
-    kcore wait pod/web --for=jsonpath='{.status.phase}'=Running
+    kcore wait pod/web-1 --for=delete
+    kcore wait pod/web-0 --for=jsonpath='{.status.phase}'=Running
     """
     holds = _condition(condition)
     waiting: set[str] = set()

@@ -1,6 +1,7 @@
 """create, delete, label, annotate, scale, wait: what they say and what they do."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 
@@ -228,3 +229,86 @@ async def test_a_lost_answer_is_asked_for_again(run: Run, monkeypatch: pytest.Mo
 
 async def _away(self: Session, request: pb.CommitRequest) -> pb.CommitResponse:
     raise ApiError(Reason.UNAVAILABLE, "nobody there")
+
+
+async def test_secrets_of_registries_and_keys(run: Run, tmp_path: Path) -> None:
+    assert await run(
+        "create secret docker-registry pull --docker-server=r.example --docker-username=me"
+        " --docker-password=w"
+    ) == (0, "secret/pull created\n", "")
+    _, out, _ = await run("get secret pull -o json")
+    made = json.loads(out)
+    assert made["type"] == "kubernetes.io/dockerconfigjson"
+    assert json.loads(base64.b64decode(made["data"][".dockerconfigjson"])) == {
+        "auths": {"r.example": {"username": "me", "password": "w", "auth": "bWU6dw=="}}
+    }
+    assert (await run("create secret docker-registry p --docker-username=me"))[0] == 2
+    (tmp_path / "web.crt").write_text("nothing")
+    (tmp_path / "web.key").write_text("nothing")
+    code, _, err = await run(
+        f"create secret tls t --cert={tmp_path / 'web.crt'} --key={tmp_path / 'web.key'}"
+    )
+    assert code == 2
+    assert err.startswith("error: tls: ")
+
+
+async def test_jobs(run: Run) -> None:
+    assert await run("create job once --image=busybox -- date -u") == (
+        0,
+        "job.batch/once created\n",
+        "",
+    )
+    _, out, _ = await run("get job once -o json")
+    spec = json.loads(out)["spec"]["template"]["spec"]
+    assert spec["restartPolicy"] == "Never"
+    assert spec["containers"][0]["command"] == ["date", "-u"]
+    assert (await run("create cj nightly --image=busybox --schedule='0 3 * * *' -- true"))[1] == (
+        "cronjob.batch/nightly created\n"
+    )
+    assert (await run("create job now --from=cronjob/nightly"))[1] == "job.batch/now created\n"
+    _, out, _ = await run("get job now -o json")
+    made = json.loads(out)
+    assert made["metadata"]["ownerReferences"][0]["name"] == "nightly"
+    assert made["spec"]["template"]["spec"]["containers"][0]["command"] == ["true"]
+    assert (await run("create job x"))[0] == 2
+
+
+async def test_services(run: Run) -> None:
+    await run.apply(
+        "apiVersion: kcore.dev/v1\nkind: Pool\nmetadata: {name: service-ips}\n"
+        "spec: {cidr: 10.96.0.0/24}\n---\n" + WEB.replace("name: web", "name: web, labels: {x: y}")
+    )
+    assert await run("expose deploy/web --port=80 --target-port=http --name=front") == (
+        0,
+        "service/front exposed\n",
+        "",
+    )
+    _, out, _ = await run("get svc front -o json")
+    spec = json.loads(out)["spec"]
+    assert spec["selector"] == {"app": "web"}
+    assert spec["ports"] == [{"protocol": "TCP", "port": 80, "targetPort": "http"}]
+    assert await run("expose deploy/web") == (
+        1,
+        "",
+        "error: deployment.apps/web says no port; say it with --port\n",
+    )
+    assert (await run("create svc clusterip web --tcp=80:8080"))[1] == "service/web created\n"
+    code, out, _ = await run("get svc web -o jsonpath={.spec.ports[0].targetPort}")
+    assert (code, out) == (0, "8080")
+    assert (await run("create service clusterip x"))[0] == 2
+    assert (await run("create service clusterip x --tcp=a"))[0] == 2
+
+
+async def test_labels_are_listed_and_guarded(run: Run) -> None:
+    await run.apply(POD % "p")
+    assert await run("label pod p --list a=b") == (
+        0,
+        "Listing labels for pod/p:\n a=b\n app=web\n",
+        "",
+    )
+    code, _, err = await run("label pod p c=d --resource-version=1")
+    assert code == 1, err
+    assert await run("label -f - c=d", stdin=(POD % "p").encode()) == (0, "pod/p labeled\n", "")
+    assert (await run("label pods c=d --field-selector metadata.name=p"))[
+        1
+    ] == "pod/p not labeled\n"

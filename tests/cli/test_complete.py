@@ -56,7 +56,7 @@ async def environ(tmp_path: Path) -> AsyncIterator[Environ]:
 
 
 OFFERED = {
-    "ex": ["exec", "explain"],
+    "ex": ["exec", "explain", "expose"],
     "get config": ["configmaps"],
     "get pods w": ["web-0", "web-1"],
     "get pods web-0 w": ["web-1"],
@@ -98,7 +98,7 @@ async def test_names_come_from_the_server(environ: Environ) -> None:
     found = [sorted(json.loads(line)) for line in out.splitlines()]
     assert dict(zip(OFFERED, found, strict=True)) == OFFERED
     # As the shell itself asks.
-    assert sorted(await offered(environ, "kcore ex")) == ["exec", "explain"]
+    assert sorted(await offered(environ, "kcore ex")) == ["exec", "explain", "expose"]
 
 
 async def test_without_a_server_nothing_is_said(tmp_path: Path) -> None:
