@@ -55,7 +55,7 @@ async def prove(
         server.close()
     proof.count("operations", len(client.history.writes), operations)
     proof.count("replies lost", client.lost, operations)
-    proof.count("generated names", made, operations // 10)
+    proof.count("generated names", made, operations // 20)
     proof.count("pool draws", nodes, operations // 50)
     ours = [one for one in maps if one.metadata.generate_name == "made-"]
     if len(ours) != made:

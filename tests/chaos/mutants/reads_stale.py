@@ -10,11 +10,11 @@ FOUND_BY = "P7", "had returned before it was sent"
 def plant() -> None:
     get, kept = Listing.get, {}  # type: ignore[var-annotated]
 
-    def stale(self, request):  # type: ignore[no-untyped-def]
+    async def stale(self, request):  # type: ignore[no-untyped-def]
         name = request.SerializeToString()
         since, answer = kept.get(name, (0.0, b""))
         if time.monotonic() - since > 0.05:
-            answer = get(self, request)
+            answer = await get(self, request)
             kept[name] = time.monotonic(), answer
         return answer
 

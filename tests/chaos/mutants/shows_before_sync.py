@@ -11,7 +11,7 @@ def plant() -> None:
         await self._clock.sleep(0.02)
         await self._store.append([one.record for one in changes], self._keep(changes))
         for one in changes:
-            self._note(one.record)
+            self._note(one.record, self.schema)
         self._feed.publish(changes, head, time)
 
     Kernel._append = early  # type: ignore[method-assign]
