@@ -218,7 +218,10 @@ async def ask(runtime: cri.Runtime) -> Runtime:
         version = await runtime.version()
         said = await runtime.status()
     except cri.CriError as error:
-        return Runtime(trouble=f"container runtime is down: {error.message or error.code.name}")
+        why = error.message or error.code.name
+        return Runtime(
+            trouble=f"container runtime is down: {why}: start it (`kcore up` starts its own again)"
+        )
     name = f"{version.runtime_name}://{version.runtime_version}"
     troubles = []
     found = {one.type: one for one in said.status.conditions}
