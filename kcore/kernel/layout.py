@@ -239,7 +239,7 @@ def _merge_keys(element: Any, names: Sequence[str]) -> tuple[tuple[Slot, Any], .
             raise ValueError(f"{element.full_name} has no field {name!r} to be a merge key")
         field, route = at
         default = _options(field).default
-        absent = _constant(default) if default else None
+        absent = constant(default) if default else None
         found.append((_slot(field, route), absent))
     return tuple(sorted(found, key=lambda one: one[0].json_name))
 
@@ -263,8 +263,8 @@ def _options(field: Any) -> Any:
     return descriptor_pb2.FieldOptions.FromString(options).Extensions[extension]
 
 
-def _constant(expression: str) -> Any:
-    """The value of a default that is a constant; a key's default is one."""
+def constant(expression: str) -> Any:
+    """The value of an expression that is a literal; None where it is more than that."""
     found = _CONSTANT.match(expression)
     if found is None:
         return None

@@ -11,6 +11,7 @@ namespaces are by default.
 """
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -107,8 +108,8 @@ class Kind:
     field_names: frozenset[str]
     presence: tuple[tuple[str, bool], ...]
     generation_fields: frozenset[str]
-    # An expression over the kind that is always true.
-    anything: cel.Expression
+    # Gives an expression over the kind that is always true.
+    anything: Callable[[], cel.Expression]
     rules: tuple[Rule, ...]
     delete_rules: tuple[Rule, ...]
     immutable: tuple[Immutable, ...]
@@ -146,7 +147,7 @@ class Kind:
 
     def bind(self, message: Any, old: Any = None) -> Any:
         """What all expressions over the kind can be evaluated on."""
-        return self.anything.bind(message, old)
+        return self.anything().bind(message, old)
 
     def parse(self, body: bytes) -> Any:
         """The message that the kernel wrote as these bytes."""
@@ -429,7 +430,7 @@ def _kind(
             for field in descriptor.fields
             if field.name != "metadata" and not (has_status and field.name == "status")
         ),
-        anything=engine.compile("true", name),
+        anything=functools.cache(functools.partial(engine.compile, "true", name)),
         rules=tuple(rules(False)),
         delete_rules=tuple(rules(True)),
         immutable=tuple(immutable()),

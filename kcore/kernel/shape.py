@@ -9,6 +9,7 @@ good once is not looked at again; and its rules are first asked all at once. Kno
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from kcore.kernel import constraint, path
+from kcore.kernel import constraint, layout, path
 from kcore.kernel.constraint import Check, Found
 from kcore.wire import cel
 
@@ -111,11 +112,11 @@ class Part:
     __slots__ = ("_below", "_filled", "_full", "_gate", "_good", "_judged", "name")
 
     def __init__(
-        self, below: Below, filled: bool, judged: bool, gate: cel.Expression | None
+        self, below: Below, filled: bool, judged: bool, gate: Callable[[], cel.Expression | None]
     ) -> None:
         """`filled`, `judged`: there are defaults, rules below.
 
-        `gate`, over the kind: true where all rules hold.
+        `gate` gives an expression over the kind that is true where all rules hold, or none.
         """
         self.name = below.name
         self._below = below
@@ -157,8 +158,10 @@ class Part:
             return known
         before = len(found)
         check(shape, value, found)
-        if self._judged and (self._gate is None or self._gate.holds(activation()) is not True):
-            judge(shape, value, found)
+        if self._judged:
+            gate = self._gate()
+            if gate is None or gate.holds(activation()) is not True:
+                judge(shape, value, found)
         unserved = tuple(inert(shape, value, f"{json_name}."))
         if len(found) > before:
             _move(found, before, json_name, shape)
@@ -216,7 +219,13 @@ class Shapes:
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         """The parts of a kind's shape."""
         return tuple(
-            Part(one, one in shape.filled, one in shape.judged, self._gate(shape, one))
+            Part(
+                one,
+                one in shape.filled,
+                one in shape.judged,
+                # Compiled when the first object of the kind comes: of most kinds none does.
+                functools.cache(functools.partial(self._gate, shape, one)),
+            )
             for one in shape.below
             if _is_part(one)
         )
@@ -274,13 +283,16 @@ class Shapes:
     def _default(
         self, descriptor: Descriptor, field: FieldDescriptor, text: str
     ) -> Callable[[Any], None]:
-        expression = self._engine.compile(text, descriptor.full_name)
         assign = _assigner(field)
         present = _presence(field)
-        if expression.constant:
+        # Most are literals: to make CEL ready for a type takes milliseconds and half a megabyte.
+        value = layout.constant(text)
+        expression = self._engine.compile(text, descriptor.full_name) if value is None else None
+        if expression is not None and expression.constant:
             value = expression.evaluate(expression.bind())
             if isinstance(value, cel.Failed):
                 raise ValueError(f"{field.full_name}: default {text}: {value.why}")
+        if expression is None or expression.constant:
             if value is not None:
                 _try_out(descriptor, field, text, assign, value)
 
