@@ -7,6 +7,7 @@ from kcore.cli.session import FAILED, Exit, Session
 from kcore.cli.table import Table
 from kcore.client import codec
 from kcore.client.options import field as field_options
+from kcore.client.options import rules
 from kcore.client.problem import meant
 
 
@@ -78,6 +79,7 @@ async def explain(session: Session, path: str, recursive: bool) -> int:
 
     \b
     kcore explain pod.spec.containers
+    kcore explain deployment --recursive
     """
     catalogue = await session.kinds()
     word, _, rest = path.partition(".")
@@ -86,6 +88,7 @@ async def explain(session: Session, path: str, recursive: bool) -> int:
     descriptor: Descriptor | None = kind.descriptor
     said = comments.get(kind.full_name, "")
     name, shown_type = "", kind.name
+    field: FieldDescriptor | None = None
     for step in [s for s in rest.split(".") if s]:
         fields = fields_of(descriptor) if descriptor is not None else {}
         if step not in fields:
@@ -104,6 +107,15 @@ async def explain(session: Session, path: str, recursive: bool) -> int:
     session.out("DESCRIPTION:")
     for line in (said or "<no words>").splitlines():
         session.out(f"    {line.strip()}")
+    if field is not None:
+        for line in _facts(field):
+            session.out(f"    {line}")
+    if descriptor is not None and (held := rules(descriptor)):
+        session.out("")
+        session.out("RULES:")
+        for rule in held:
+            at = f"{rule.path}: " if rule.path else ""
+            session.out(f"    {at}{rule.message or rule.message_expression or rule.expression}")
     if descriptor is not None and fields_of(descriptor):
         session.out("")
         session.out("FIELDS:")
@@ -130,11 +142,23 @@ def _fields(
             continue
         for line in comments.get(field.full_name, "").splitlines():
             session.out(f"{indent}  {line.strip()}")
-        if said is not None and said.enum:
-            session.out(f"{indent}  One of: {', '.join(said.enum)}")
-        if said is not None and said.default:
-            session.out(f"{indent}  Default: {said.default}")
+        for line in _facts(field):
+            session.out(f"{indent}  {line}")
         session.out("")
+
+
+def _facts(field: FieldDescriptor) -> list[str]:
+    """What the field's options promise, a line each."""
+    said = field_options(field)
+    if said is None:
+        return []
+    found = [f"One of: {', '.join(said.enum)}"] if said.enum else []
+    found += [f"Format: {said.format}"] if said.format else []
+    found += [f"At least: {said.min}"] if said.HasField("min") else []
+    found += [f"At most: {said.max}"] if said.HasField("max") else []
+    found += [f"Default: {said.default}"] if said.default else []
+    found += ["Stored, but not acted on."] if said.inert else []
+    return found
 
 
 def fields_of(descriptor: Descriptor) -> dict[str, FieldDescriptor]:

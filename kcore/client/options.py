@@ -12,12 +12,20 @@ from kcore_api.kcore.meta.v1 import options_pb2
 _KIND: Any = options_pb2.kind
 _FIELD: Any = options_pb2.field
 _GROUP: Any = options_pb2.group
+_RULES: Any = options_pb2.rules
 
 
 def kind(descriptor: Descriptor) -> options_pb2.Kind | None:
     """What makes the message a kind; None of others."""
     options = descriptor.GetOptions()
     return options.Extensions[_KIND] if options.HasExtension(_KIND) else None
+
+
+def rules(descriptor: Descriptor) -> list[options_pb2.Rule]:
+    """What must hold between the fields of the message, as a kind and wherever it is embedded."""
+    found = list(descriptor.GetOptions().Extensions[_RULES])
+    said = kind(descriptor)
+    return found + list(said.rules) if said is not None else found
 
 
 def field(descriptor: FieldDescriptor) -> options_pb2.Field | None:

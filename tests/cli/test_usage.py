@@ -98,12 +98,17 @@ async def test_about(run: Run) -> None:
     assert out == (
         "KIND:       Deployment\nVERSION:    apps/v1\nFIELD:      spec.replicas <integer>\n\n"
         "DESCRIPTION:\n    How many pods; 0: none.\n"
+        "    At least: 0\n    Default: 1\n"
     )
     code, out, _ = await run("explain pod.spec.volumes")
     assert "FIELD:      spec.volumes <[]Volume>\n" in out
     # Inline fields stand where people write them.
     assert re.search(r"^  configMap <ConfigMapVolumeSource>", out, re.MULTILINE)
     assert (await run("explain pod --recursive"))[0] == 0
+    _, out, _ = await run("explain pool.spec")
+    assert "\nRULES:\n    either cidr, or first and last\n    last: must not be less" in out
+    _, out, _ = await run("explain pod.spec.restartPolicy")
+    assert "    One of: Always, OnFailure, Never\n" in out
     assert await run("explain pod.spec.containerz") == (
         1,
         "",
