@@ -64,8 +64,9 @@ bless: setup ## write what the goldens should be from what they are; read the di
 bench: root packages setup ## measure, each figure beside its floor
 	@$(VENV)/bin/python -m bench
 
-fuzz: setup ## throw made and broken input at every door; N=100000 for each
-	@KCORE_FUZZ=$(or $(N),100000) $(VENV)/bin/pytest -q --durations=0 tests/security/test_fuzz.py
+fuzz: setup ## throw broken input at every door, N=100000 for each; and made input, a hundredth
+	@$(VENV)/bin/python -m tests.security.mutate $(or $(N),100000)
+	@KCORE_FUZZ=$$(($(or $(N),100000) / 100)) $(VENV)/bin/pytest -q tests/security/test_fuzz.py
 
 attack: setup ## throw raw HTTP/2 at a real apiserver, ten seconds for each attack
 	@KCORE_ATTACK_SECONDS=$(or $(SECONDS),10) $(VENV)/bin/pytest -q -s tests/security/test_http2.py \
