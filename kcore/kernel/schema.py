@@ -240,6 +240,8 @@ def compile_kinds(
     for message, definition in kinds:
         name = message.full_name
         with _noted(faults):
+            # What the runtime of expressions can't read, other programs can't either.
+            engine.compile("self.metadata.name", name)
             compiled[name] = _kind(
                 message, definition, shapes[name], compiler, engine, options, faults
             )

@@ -379,9 +379,14 @@ def _bounds(descriptors: bytes, built_in: Schema) -> Iterator[str]:
     except DecodeError as error:
         yield f"not a google.protobuf.FileDescriptorSet: {error}"
         return
+    if any(map(_has_bytes, given)):
+        yield "a name or a comment in it is not UTF-8"
+        return
     copies = _copies(built_in.descriptors)
     own = [file for file in given if file.name not in copies]
     for file in own:
+        if len(set(file.dependency)) < len(file.dependency):
+            yield f"{file.name}: imports a file twice"
         if sum(one.name == file.name for one in own) > 1:
             yield f"{file.name}: is there twice"
     messages = compatible.messages(own)
@@ -403,6 +408,19 @@ def _bounds(descriptors: bytes, built_in: Schema) -> Iterator[str]:
     for file, message in _kinds(own):
         name = f"{file.package}.{message.name}"
         yield from (f"{file.name}: {name}: {fault}" for fault in _kind(file, message))
+
+
+def _has_bytes(message: Any) -> bool:
+    """Whether there is text in it that isn't: of descriptors' own text nobody has made sure."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if any(type(one) is bytes for one in (value if field.is_repeated else (value,))):
+                return True
+        elif field.message_type is not None and any(
+            map(_has_bytes, value if field.is_repeated else (value,))
+        ):
+            return True
+    return False
 
 
 def _expressions(message: descriptor_pb2.DescriptorProto) -> int:
@@ -436,6 +454,10 @@ def _message(name: str, message: descriptor_pb2.DescriptorProto) -> Iterator[str
     types = descriptor_pb2.FieldDescriptorProto
     if len(message.field) > FIELDS:
         yield f"{name}: {len(message.field)} fields: at most {FIELDS} are allowed"
+    if message.options.map_entry and [
+        (field.name, field.number, field.label == types.LABEL_OPTIONAL) for field in message.field
+    ] != [("key", 1, True), ("value", 2, True)]:
+        yield f"{name}: is no entry of a map"
     seen: dict[str, str] = {}
     for field in message.field:
         where = f"{name}.{field.name}"
@@ -472,8 +494,11 @@ def _kind(file: _File, message: descriptor_pb2.DescriptorProto) -> Iterator[str]
             if not _WORD.match(word):
                 yield f'its {what} "{word}" is not made of lower-case letters, digits and dashes'
     for field in message.field:
-        if field.name == "status" and field.number != 3:
-            yield "status must have the number 3"
+        one = field.label == field.LABEL_OPTIONAL and field.type == field.TYPE_MESSAGE
+        if field.name == "status" and (field.number != 3 or not one):
+            yield "status is one message, with the number 3"
+        if field.name == "metadata" and not one:
+            yield "a kind has kcore.meta.v1.ObjectMeta metadata = 1"
         if (field.number == 1) != (field.name == "metadata"):
             yield "a kind has kcore.meta.v1.ObjectMeta metadata = 1"
     for claim in kind.claims:

@@ -454,6 +454,28 @@ UNSOUND = {
         uploads.changed(lambda file: file.message_type[1].field[4].__setattr__("type", 10)),
         "groups and required fields are not understood",
     ),
+    "many metadata": (
+        but("kcore.meta.v1.ObjectMeta metadata", "repeated kcore.meta.v1.ObjectMeta metadata"),
+        "acme.v1.Widget: a kind has kcore.meta.v1.ObjectMeta metadata = 1",
+    ),
+    "status of text": (
+        but("WidgetStatus status", "optional string status"),
+        "acme.v1.Widget: status is one message, with the number 3",
+    ),
+    "no map": (
+        uploads.changed(
+            lambda file: file.message_type[1].nested_type[0].field[1].__setattr__("number", 3)
+        ),
+        "acme.v1.WidgetSpec.NotesEntry: is no entry of a map",
+    ),
+    "twice imported": (
+        uploads.changed(lambda file: file.dependency.append("kcore/meta/v1/meta.proto")),
+        "acme/v1/widget.proto: imports a file twice",
+    ),
+    "no text": (
+        uploads.compiled().replace(b"Its color.", b"Its \xffolor."),
+        "a name or a comment in it is not UTF-8",
+    ),
     "not a set": (b"\xff\xff\xff", "not a google.protobuf.FileDescriptorSet"),
 }
 
