@@ -13,6 +13,7 @@ from kcore_api.kcore.meta.v1 import options_pb2
 
 from kcore.chance import Chance
 from kcore.kernel import upload
+from kcore.kernel.replica import Replica
 from kcore.kernel.store.memory import MemoryStore
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel import uploads
@@ -647,3 +648,23 @@ async def test_nothing_is_kept_of_kinds_that_are_no_more() -> None:
             await w.apply(WIDGET, widget(size=number + 1), manager=f"m{number}", force=True)
         gc.collect()
         assert old() is None
+
+
+async def test_who_follows_the_log_learns_kinds_in_order() -> None:
+    store = MemoryStore(Chance(7))
+    async with worlds.world(store) as w:
+        follower = Replica(worlds.kinds(), store)
+        await follower.replay(await store.open(), lambda record, schema: None)
+        seen = follower.head
+        await bring(w)
+        await w.create(WIDGET, widget("a"))
+        await w.delete(WIDGET, "a")
+        await w.delete(SCHEMA, "acme")
+        await bring(w, but("optional int32 size = 2", "optional int64 size = 2"))
+        await w.create(WIDGET, widget("b"))
+        follower.follow([record async for record in store.since(seen)])
+        assert follower.head == w.head
+        assert follower.schema.digest == w.kernel.schema.digest
+        assert follower.schema.revision == w.kernel.schema.revision
+        assert follower.served_since(WIDGET) == w.kernel.schema.kind(WIDGET).since > 0
+        assert [stored.key.name for stored in follower.objects(WIDGET, "")] == ["b"]
