@@ -6,11 +6,13 @@
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,11 @@ from kcore.cli import root
 
 if TYPE_CHECKING:
     from kcore.boot.setup import Setup
+    from kcore.chance import Chance
+    from kcore.client import channel
     from kcore.kernel import kernel
+
+    Connect = Callable[[str], Awaitable[channel.Channel]]
 
 
 class _Ended(Exception):
@@ -29,34 +35,73 @@ class _Ended(Exception):
 
 def main() -> None:
     """The program `kcore`."""
-    for command in (parent, apiserver, rooms):
+    for command in (parent, machine, apiserver, rooms):
         root.root.add_command(command)
     root.main()
 
 
-def _setup_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _of_setup(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the `Setup` that its options tell, and all other options as they are."""
+
+    @functools.wraps(function)
+    def command(
+        node: str,
+        port: int,
+        root: Path | None,
+        store: str,
+        part: tuple[str, ...],
+        server: str,
+        **more: Any,
+    ) -> Any:
+        from kcore.boot import place, setup
+
+        parts = part or setup.PARTS
+        where = place.Place.under(root)
+        return function(setup.Setup(where, node, port, store, parts, server), **more)
+
     for option in (
         click.option("--node", required=True),
         click.option("--port", type=int, default=6443),
         click.option("--root", type=click.Path(path_type=Path), default=None),
         click.option("--store", default=""),
+        click.option("--part", multiple=True),
+        click.option("--server", default=""),
     ):
-        function = option(function)
-    return function
+        command = option(command)
+    return command
 
 
 @click.command(hidden=True)
-@_setup_options
-def parent(node: str, port: int, root: Path | None, store: str) -> None:
+@_of_setup
+def parent(setup: "Setup") -> None:
     """Keeps kcore's processes running."""
-    from kcore.boot import place, setup
+    from kcore.boot import setup as setups
     from kcore.clock import SystemClock
 
-    sys.exit(setup.keep(setup.Setup(place.Place.under(root), node, port, store), SystemClock()))
+    sys.exit(setups.keep(setup, SystemClock()))
 
 
 @click.command(hidden=True)
-@_setup_options
+@_of_setup
+def machine(setup: "Setup") -> None:
+    """Makes this machine, or this network namespace, run its parts; for `kcore lab`."""
+    from kcore.boot import up
+    from kcore.chance import Chance
+    from kcore.clock import SystemClock
+
+    async def work() -> None:
+        for step in up.steps(setup, SystemClock(), Chance()):
+            await step.work()
+
+    try:
+        asyncio.run(work())
+    except Exception as error:
+        print(f"{setup.node}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@click.command(hidden=True)
+@_of_setup
 @click.option("--retain-seconds", type=float, default=3600.0, show_default=True,
               help="The past is kept for so long,")  # fmt: skip
 @click.option("--retain-revisions", type=int, default=100_000, show_default=True,
@@ -64,29 +109,20 @@ def parent(node: str, port: int, root: Path | None, store: str) -> None:
 @click.option("--compact-seconds", type=float, default=30.0, show_default=True,
               help="How often what is older is let go.")  # fmt: skip
 def apiserver(
-    node: str,
-    port: int,
-    root: Path | None,
-    store: str,
-    retain_seconds: float,
-    retain_revisions: int,
-    compact_seconds: float,
+    setup: "Setup", retain_seconds: float, retain_revisions: int, compact_seconds: float
 ) -> None:
     """The kernel and its gRPC face."""
-    from kcore.boot import place, setup
     from kcore.kernel import kernel
 
     retention = kernel.Retention(retain_seconds, retain_revisions, compact_seconds)
-    _run(_apiserver(setup.Setup(place.Place.under(root), node, port, store), retention))
+    _run(_apiserver(setup, retention))
 
 
 @click.command(hidden=True)
-@_setup_options
-def rooms(node: str, port: int, root: Path | None, store: str) -> None:
-    """Controllers, scheduler, kubelet, network and proxy of a one-node cluster."""
-    from kcore.boot import place, setup
-
-    _run(_rooms(setup.Setup(place.Place.under(root), node, port, store)))
+@_of_setup
+def rooms(setup: "Setup") -> None:
+    """Everything else: controllers and scheduler, kubelet, network and proxy."""
+    _run(_rooms(setup))
 
 
 async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
@@ -156,54 +192,87 @@ async def _first(opened: "kernel.Kernel", setup: "Setup") -> None:
 
 
 async def _rooms(setup: "Setup") -> None:
+    from kcore.boot import setup as setups
+    from kcore.chance import Chance
+    from kcore.tasks import Tasks
+
+    async with contextlib.AsyncExitStack() as stack:
+        connect = functools.partial(_connect, stack, setup)
+        works: list[Coroutine[Any, Any, None]] = []
+        if setups.CONTROL in setup.parts:
+            works += await _control(setup, connect, Chance())
+        if setups.NODE in setup.parts:
+            works += await _node(setup, connect, Chance(), stack)
+        # Last to be entered: while any of them works, all connections stay open.
+        tasks = await stack.enter_async_context(Tasks())
+        for work in works:
+            tasks.start(work)
+
+
+async def _connect(
+    stack: contextlib.AsyncExitStack, setup: "Setup", name: str
+) -> "channel.Channel":
+    """A connection of one component, by its own name."""
+    from kcore.boot import certificates
+    from kcore.client import channel, kubeconfig
+
+    certificate, key = certificates.files(setup.place.pki, name)
+    target = kubeconfig.Target(
+        grpc=setup.endpoint,
+        authority=setup.place.ca.read_bytes(),
+        client_certificate=certificate.read_bytes(),
+        client_key=key.read_bytes(),
+        client_certificate_file=str(certificate),
+        client_key_file=str(key),
+    )
+    return await stack.enter_async_context(channel.connect(target))
+
+
+async def _control(
+    setup: "Setup", connect: "Connect", chance: "Chance"
+) -> Sequence[Coroutine[Any, Any, None]]:
+    """What a cluster has once."""
     from kcore import controllers
     from kcore.boot import certificates
-    from kcore.chance import Chance
-    from kcore.client import channel, kubeconfig
     from kcore.clock import SystemClock, local_zone
+    from kcore.scheduler import run as scheduler
+
+    clock, authority = SystemClock(), setup.place.ca.read_text()
+    manager = await connect(certificates.CONTROLLER_MANAGER)
+    binder = await connect(certificates.SCHEDULER)
+    return (
+        controllers.run(manager, clock, chance.fork("controllers"), authority, local_zone()),
+        scheduler.run(binder, clock, chance.fork("scheduler")),
+    )
+
+
+async def _node(
+    setup: "Setup", connect: "Connect", chance: "Chance", stack: contextlib.AsyncExitStack
+) -> Sequence[Coroutine[Any, Any, None]]:
+    """What every node has."""
+    from kcore.boot import certificates
+    from kcore.clock import SystemClock
     from kcore.kubelet import cri
     from kcore.kubelet import node as node_settings
     from kcore.kubelet import run as kubelet
     from kcore.network import run as network
     from kcore.proxy import run as proxy
-    from kcore.scheduler import run as scheduler
-    from kcore.tasks import Tasks
 
-    where, clock, chance = setup.place, SystemClock(), Chance()
-
-    def connect(name: str) -> channel.Channel:
-        certificate, key = certificates.files(where.pki, name)
-        return channel.connect(
-            kubeconfig.Target(
-                grpc=f"127.0.0.1:{setup.mutual_port}",
-                authority=where.ca.read_bytes(),
-                client_certificate=certificate.read_bytes(),
-                client_key=key.read_bytes(),
-                client_certificate_file=str(certificate),
-                client_key_file=str(key),
-            )
-        )
-
+    where, clock = setup.place, SystemClock()
     settings = kubelet.Settings(
         node=node_settings.Settings(name=setup.node, root=where.kubelet),
         logs=where.kubelet / "logs",
         manifests=where.manifests,
     )
-    async with (
-        connect(certificates.CONTROLLER_MANAGER) as manager,
-        connect(certificates.SCHEDULER) as binder,
-        connect(certificates.KUBELET) as node,
-        connect(certificates.PROXY) as services,
-        cri.Cri(setup.runtime_endpoint) as runtime,
-        Tasks() as tasks,
-    ):
-        authority = where.ca.read_text()
-        controllers_chance = chance.fork("controllers")
-        tasks.start(controllers.run(manager, clock, controllers_chance, authority, local_zone()))
-        tasks.start(scheduler.run(binder, clock, chance.fork("scheduler")))
-        tasks.start(kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")))
-        tasks.start(network.run(node, setup.node, where.cni_config, where.cni_state, clock))
-        tasks.start(proxy.run(services, setup.node, clock, chance.fork("proxy")))
+    runtime = await stack.enter_async_context(cri.Cri(setup.runtime_endpoint))
+    node = await connect(certificates.KUBELET)
+    services = await connect(certificates.PROXY)
+    places = where.cni_config, where.cni_state
+    return (
+        kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")),
+        network.run(node, setup.node, *places, clock, chance.fork("network")),
+        proxy.run(services, setup.node, clock, chance.fork("proxy")),
+    )
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

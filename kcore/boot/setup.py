@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from kcore.boot import parent, place
 from kcore.clock import Clock
 
+# What a machine may run: the kernel's face; controllers and scheduler; kubelet, network and proxy.
+APISERVER, CONTROL, NODE = PARTS = ("apiserver", "control", "node")
 CLUSTER_CIDR = "10.244.0.0/16"
 # So begins the line in the log that says why one of kcore's processes cannot run.
 ERROR = "error: "
@@ -24,6 +26,14 @@ class Setup:
     port: int = 6443
     # Where the log is kept (kcore/boot/stores.py); "": in the place's own database.
     store: str = ""
+    # What of it runs here, and where the apiserver's mTLS listener is if that runs elsewhere.
+    parts: tuple[str, ...] = PARTS
+    server: str = ""
+
+    @property
+    def endpoint(self) -> str:
+        """Where components dial the apiserver."""
+        return self.server or f"127.0.0.1:{self.mutual_port}"
 
     @property
     def mutual_port(self) -> int:
@@ -46,6 +56,10 @@ class Setup:
         found += ["--node", self.node, "--port", str(self.port)]
         if self.store:
             found += ["--store", self.store]
+        if self.parts != PARTS:
+            found += [word for part in self.parts for word in ("--part", part)]
+        if self.server:
+            found += ["--server", self.server]
         if self.place != place.Place():
             found += ["--root", str(self.place.state.parent)]
         return found
@@ -58,5 +72,8 @@ def node_name() -> str:
 
 def keep(setup: Setup, clock: Clock) -> int:
     """Runs kcore's processes in the foreground until told to end."""
-    commands = {name: setup.arguments(name) for name in ("apiserver", "rooms")}
+    names = [APISERVER] if APISERVER in setup.parts else []
+    if {CONTROL, NODE} & set(setup.parts):
+        names.append("rooms")
+    commands = {name: setup.arguments(name) for name in names}
     return parent.run(setup.place.pid, commands, clock)

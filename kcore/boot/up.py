@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcore.boot import certificates, containerd, images, parent
-from kcore.boot.setup import CLUSTER_CIDR, Setup
+from kcore.boot.setup import CLUSTER_CIDR, NODE, Setup
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.network import cni
+from kcore.network import cni, netlink, routes
 from kcore.proxy import nft, ruleset
 
 # What must be there, and the Debian package that has it.
@@ -64,10 +64,11 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
     """What to do, in order; each finds out for itself what is there already."""
 
     async def machine() -> str:
-        return check()
+        found = check()
+        setup.place.make()
+        return found
 
     async def runtime() -> str:
-        setup.place.make()
         await containerd.start(runtime_of(setup), clock)
         return f"containerd at {runtime_of(setup).socket}"
 
@@ -90,8 +91,7 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
 
     return (
         Step("machine", machine),
-        Step("runtime", runtime),
-        Step("images", load),
+        *((Step("runtime", runtime), Step("images", load)) if NODE in setup.parts else ()),
         Step("certificates", identities),
         Step("kcore", processes),
     )
@@ -147,6 +147,7 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
         removed.append("containers and their runtime")
         network = cni.PodNetwork(CLUSTER_CIDR, CLUSTER_CIDR, where.cni_state)
         await cni.down(network, where.cni_config)
+        netlink.carry_out(routes.difference(netlink.found(), routes.Plan()))
         removed.append("the pod network")
         with nft.Nft() as library:
             library.run(f"add table {ruleset.WHERE}; delete table {ruleset.WHERE}")

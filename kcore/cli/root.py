@@ -59,6 +59,7 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
         "down": ("kcore.cli.up:down", "Take it away without a trace"),
+        "lab": ("kcore.cli.lab:lab", "Start a cluster of several nodes on this machine"),
         "check": ("kcore.cli.store:check", "Walk the log and name all that is damaged"),
         "store": ("kcore.cli.store:store", "Back up, restore and move a cluster's log"),
     },

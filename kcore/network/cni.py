@@ -9,7 +9,7 @@ The runtime reads the one file in `conf_dir` and calls the plug-ins: `bridge` jo
 all pods: the bridge plug-in's own way is four rules a pod, made by spawning iptables, and would
 hide pods from those of other nodes.
 
-It must not know of services, nor of routes to other nodes.
+It must not know of services, nor of routes to other nodes (`routes`).
 """
 
 import asyncio
@@ -141,6 +141,12 @@ async def up(network: PodNetwork, conf_dir: Path, proc_sys: Path = Path("/proc/s
             raise NetworkError(f"cannot set {name.replace('/', '.')} = {value}: {error}") from error
     await _run("nft", "-f", "-", text=rules(network))
     write(network, conf_dir)
+
+
+async def is_whole(network: PodNetwork) -> bool:
+    """Whether the nftables table is as `up` made it, as far as one can see."""
+    listed = await _run("nft", "list", "table", "ip", network.table, may_fail=True)
+    return " masquerade" in listed and " drop" in listed
 
 
 def write(network: PodNetwork, conf_dir: Path) -> None:
