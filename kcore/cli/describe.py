@@ -70,9 +70,13 @@ async def describe(
         except ApiError as error:
             if error.reason is not Reason.NOT_FOUND:
                 raise
-            session.say(f"error: {error.message}")
-            code = FAILED
-            continue
+            # As kubectl has it: the beginning of a name will do.
+            listing = await objects.listing(session, asked.kind, namespace)
+            found = [m for m in listing.items if objects.metadata(m).name.startswith(asked.name)]
+            if not found or not asked.name:
+                session.say(f"error: {error.message}")
+                code = FAILED
+                continue
         for message in found:
             if shown:
                 session.out("\n")

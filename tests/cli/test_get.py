@@ -403,6 +403,7 @@ async def test_describe(run: Run) -> None:
         "  Type     Reason    Age                 From      Message\n"
         "  Normal   Started   60s (x3 over 90s)   kubelet   Started container nginx\n"
     )
+    assert (await run("describe pod web"))[1].startswith("Name:         web-0\n")
     code, out, err = await run("describe pod nothing web-0")
     assert code == 1
     assert out.startswith("Name:         web-0\n")
