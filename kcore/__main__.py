@@ -175,20 +175,20 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
 
 async def _first(opened: "kernel.Kernel", setup: "Setup") -> None:
     """What every cluster has from the beginning."""
+    import grpc
     from kcore_api.kcore.api.v1 import api_pb2 as pb
 
     from kcore.boot import certificates
     from kcore.boot import setup as setups
     from kcore.controllers import cluster, namespace
 
-    has = cluster.Cluster(
-        setups.CLUSTER_CIDR,
-        apiserver=next((one for one in certificates.machine_addresses() if "." in one), ""),
-        port=setup.port,
-    )
+    has = cluster.Cluster(setups.CLUSTER_CIDR, certificates.reachable_address(), port=setup.port)
     steps = [*namespace.first(), *cluster.first(has)]
-    # What is there already is refused, and that is as well.
-    await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
+    answer = await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
+    for result in answer.results:
+        # What is there already is refused, and that is as well.
+        if result.error.code not in (0, grpc.StatusCode.ALREADY_EXISTS.value[0]):
+            logging.warning("what every cluster has: %s", result.error.message)
 
 
 async def _rooms(setup: "Setup") -> None:

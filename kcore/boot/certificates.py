@@ -186,6 +186,12 @@ def machine_addresses() -> list[str]:
     return sorted(found)
 
 
+def reachable_address() -> str:
+    """The IPv4 address at which pods can dial this machine; "" if it has none."""
+    found = (ipaddress.ip_address(one) for one in machine_addresses())
+    return next((str(one) for one in found if one.version == 4 and not one.is_loopback), "")
+
+
 def _ensure_authority(pki: Path, now: float, chance: Chance) -> Pair:
     have = _read(pki, AUTHORITY)
     if have is not None and _matches(have):

@@ -8,6 +8,7 @@ background and its apiserver is about to answer; waiting for it is the caller's 
 client.
 """
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -147,7 +148,7 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
         removed.append("containers and their runtime")
         network = cni.PodNetwork(CLUSTER_CIDR, CLUSTER_CIDR, where.cni_state)
         await cni.down(network, where.cni_config)
-        netlink.carry_out(routes.difference(netlink.found(), routes.Plan()))
+        await asyncio.to_thread(_forget_routes)
         removed.append("the pod network")
         with nft.Nft() as library:
             library.run(f"add table {ruleset.WHERE}; delete table {ruleset.WHERE}")
@@ -159,6 +160,10 @@ async def down(setup: Setup, clock: Clock) -> list[str]:
             shutil.rmtree(path)
             removed.append(str(path))
     return removed
+
+
+def _forget_routes() -> None:
+    netlink.carry_out(routes.difference(netlink.found(), routes.Plan()))
 
 
 def _remove_cgroups() -> None:
