@@ -268,7 +268,7 @@ async def _fan_out(
         )
     while not done.is_set():
         before = seen
-        await asyncio.wait((asyncio.create_task(done.wait()),), timeout=2)
+        await asyncio.wait((asyncio.create_task(done.wait()),), timeout=10)
         if seen == before:
             break
     spent, server = time.perf_counter() - begin, cpu_seconds(pid) - spent_before

@@ -12,7 +12,7 @@ THOROUGH = CI or bool(os.environ.get("KCORE_THOROUGH"))
 # Of what a thorough run tries, one in so many is tried by default.
 SPREAD = 1 if THOROUGH else 5
 # Storms over the whole cluster; `make sim N=` runs any number of them.
-STORMS = 50 if THOROUGH else 10
+STORMS = 50 if THOROUGH else 5
 
 
 def examples(thorough: int) -> int:

@@ -49,9 +49,11 @@ PROGRESS_MS = (10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 6
 DEFAULT_PROGRESS_MS = 10_000
 
 # To send a message takes half of this, whatever is in it. So many readers are a crowd: telling it
-# takes half of the server's time at most, and none of it waits longer than this.
+# takes half of the server's time at most, and none of it waits longer than this; nor for more than
+# so many changes, which would make messages large, not cheap.
 _MESSAGE_SECONDS = 200e-6
 _CROWD = 64
+_TOGETHER = 16
 _REST_SECONDS = 0.2
 
 
@@ -167,6 +169,7 @@ class Feed:
         self._rest_seconds = 0.0
         self._told = asyncio.Event()
         self._held: dict[_Reader, None] = {}
+        self._held_changes = 0
         self._recent: deque[Change] = deque()
         self._recent_bytes = 0
         # All changes after this revision are in `_recent`.
@@ -202,6 +205,9 @@ class Feed:
             reader.merge()
         if self._resting and len(woken) >= _CROWD:
             self._held.update(woken)
+            self._held_changes += len(changes)
+            if self._held_changes >= _TOGETHER:
+                self._release()
         else:
             self._wake(woken)
         for rhythm in self._rhythms.values():
@@ -580,9 +586,13 @@ class Feed:
             await self._told.wait()
             self._told.clear()
             await self._clock.sleep(self._rest_seconds)
-            held, self._held = self._held, {}
             self._resting = False
-            self._wake(held)
+            self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held, {}
+        self._held_changes = 0
+        self._wake(held)
 
     async def _beat(self, rhythm: _Rhythm) -> None:
         while True:
