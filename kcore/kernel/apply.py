@@ -43,6 +43,8 @@ ANCIENT: Final = "ancient-changes"
 # Parts of new objects whose fields are known.
 _TEMPLATES: Final = 2048
 _TEMPLATE_BYTES: Final = 16 << 10
+# Of a map's keys, for which its text is kept.
+_KEYS_LETTERS: Final = 1 << 10
 
 # Metadata that differs from object to object of one template.
 _IDENTITY: Final = ("name", "generate_name", "uid", "resource_version", "creation_timestamp")
@@ -582,7 +584,9 @@ def _text(slot: Slot, value: Any) -> bytes:
     if slot.sort is Sort.VALUE:
         return b"{}"
     if slot.sort is Sort.MAP:
-        return _keys_text(tuple(value))
+        keys = tuple(value)
+        small = sum(map(len, keys)) <= _KEYS_LETTERS
+        return _keys_text(keys) if small else fieldset.dump(fieldset.gather_field(slot, value))
     if slot.sort is Sort.MESSAGE:
         content = value.SerializeToString(deterministic=True)
     elif slot.sort is Sort.KEYED:
