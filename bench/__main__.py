@@ -1,4 +1,4 @@
-"""`python -m bench [api|etcd|pods …]`: the table, as Markdown."""
+"""`python -m bench [api|etcd|network|pods …]`: the table, as Markdown."""
 
 import sys
 import tempfile
@@ -21,6 +21,10 @@ async def main(names: list[str]) -> None:
             from bench import etcd
 
             found += await etcd.figures(Path(directory) / "etcd")
+        if not names or "network" in names:
+            from bench import network
+
+            found += await network.figures(Path(directory) / "network")
         if not names or "pods" in names:
             from bench import pods
 
