@@ -93,7 +93,7 @@ def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb
             cgroup_parent=f"/kcore/{qos(pod).lower()}/pod{meta.uid}",
             security_context=pb.LinuxSandboxSecurityContext(
                 namespace_options=namespaces(pod),
-                privileged=any(c.security_context.privileged for c in _every(pod)),
+                privileged=any(c.security_context.privileged for c in sync.every(pod)),
                 seccomp=pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault),
             ),
             sysctls={one.name: one.value for one in context.sysctls},
@@ -188,7 +188,7 @@ def qos(pod: pod_pb2.Pod) -> str:
     if pod.status.qos_class:
         return str(pod.status.qos_class)
     any_set, all_equal = False, True
-    for container in _every(pod):
+    for container in sync.every(pod):
         for name in ("cpu", "memory"):
             limit = container.resources.limits[name].string if (
                 name in container.resources.limits) else ""  # fmt: skip
@@ -254,7 +254,3 @@ def _seccomp(pod: pod_pb2.Pod, container: container_pb2.Container) -> pb.Securit
                 profile_type=pb.SecurityProfile.Localhost, localhost_ref=profile.localhost_profile
             )
     return pb.SecurityProfile(profile_type=pb.SecurityProfile.RuntimeDefault)
-
-
-def _every(pod: pod_pb2.Pod) -> Sequence[container_pb2.Container]:
-    return (*pod.spec.init_containers, *pod.spec.containers)

@@ -10,6 +10,7 @@ unknown outcomes: look before trying again.
 It must not know which runtime is at the other end, nor what a pod is.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
@@ -128,7 +129,7 @@ class Runtime(Protocol):
     async def exec_sync(
         self, container_id: str, command: Sequence[str], limit_seconds: int
     ) -> pb.ExecSyncResponse:
-        """Runs a command to its end; DEADLINE_EXCEEDED when it took longer."""
+        """Runs a command to its end; DEADLINE_EXCEEDED when it took longer. 0: no limit."""
         ...
 
     async def exec(
@@ -246,7 +247,8 @@ class Cri:
     ) -> Answer:
         limit = SECONDS.get(name, DEFAULT_SECONDS) if seconds is None else seconds
         try:
-            return cast(Answer, await self._calls[name](request, timeout=limit))
+            timeout = limit if limit < math.inf else None
+            return cast(Answer, await self._calls[name](request, timeout=timeout))
         except grpc.aio.AioRpcError as error:
             if missing_is_done and error.code() == Code.NOT_FOUND:
                 return answer()
@@ -371,14 +373,14 @@ class Cri:
     async def exec_sync(
         self, container_id: str, command: Sequence[str], limit_seconds: int
     ) -> pb.ExecSyncResponse:
-        """Runs a command to its end; DEADLINE_EXCEEDED when it took longer."""
+        """Runs a command to its end; DEADLINE_EXCEEDED when it took longer. 0: no limit."""
         request = pb.ExecSyncRequest(container_id=container_id, cmd=command, timeout=limit_seconds)
         try:
             return await self._call(
                 "ExecSync",
                 request,
                 pb.ExecSyncResponse,
-                seconds=limit_seconds + SLACK_SECONDS,
+                seconds=limit_seconds + SLACK_SECONDS if limit_seconds else math.inf,
             )
         except CriError as error:
             # Older runtimes say in words only that the command was killed for taking too long.

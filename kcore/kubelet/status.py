@@ -162,7 +162,8 @@ def _container(subject: _Subject, spec: container_pb2.Container) -> ContainerSta
     if newest is None:
         return _forgotten(subject, spec, made)
     made.restart_count = max(made.restart_count, newest.attempt)
-    if newest.state == "created":
+    found = memory.health_of(spec, newest.id)
+    if newest.state == "created" or (newest.state == "running" and not found.begun):
         # It has not been there yet.
         _wait(made.state, *sync.waiting(pod, spec.name, observed, memory, subject.now))
         if (earlier := observed.before(spec.name)) is not None and earlier.state == "exited":
@@ -182,8 +183,8 @@ def _container(subject: _Subject, spec: container_pb2.Container) -> ContainerSta
         made.last_state.CopyFrom(known.last_state)
     if newest.state == "running":
         made.state.running.started_at.seconds = int(newest.started_at or newest.created_at)
-        made.started = True
-        made.ready = not _goes_before(pod, spec)
+        made.started = found.started
+        made.ready = found.ready and not _goes_before(pod, spec)
         return made
     if newest.state == "exited":
         again = not sync.ending(pod, memory) and sync.starts_again(pod, spec, newest)

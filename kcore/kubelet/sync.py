@@ -2,8 +2,8 @@
 
 `plan(pod, observed, memory, now)` is pure and total: it may be asked at any moment, after any
 crash, and answers the next steps and when to ask again. What it needs to know it reads off the
-runtime; `Memory` is what may be lost: failures to get images and to start, kills under way, and
-moments of the steady clock, which a restarted kubelet works out anew.
+runtime; `Memory` is what may be lost: failures to get images and to start, kills under way, what
+hooks and probes found, and moments of the steady clock, which a restarted kubelet works out anew.
 
 `now` and all moments here are the steady clock's: nothing is restarted sooner or later because
 somebody sets the machine's clock.
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
+from kcore.kubelet import health
 from kcore.kubelet.observed import Container, Observed
 
 FIRST_DELAY_SECONDS = 10.0
@@ -66,8 +67,16 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Begin:
+    """Run the postStart hook of an instance; until it is through, the next container waits."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kill:
-    """Stop signal, then SIGKILL when the grace is over."""
+    """The preStop hook, stop signal, then SIGKILL when the grace is over."""
 
     id: str
     name: str
@@ -88,7 +97,7 @@ class Finish:
     """Nothing of the pod runs: say so, take away its volumes and logs, let its object go."""
 
 
-Step = RunSandbox | StopSandbox | RemoveSandbox | Start | Kill | RemoveContainer | Finish
+Step = RunSandbox | StopSandbox | RemoveSandbox | Start | Begin | Kill | RemoveContainer | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,8 @@ class Memory:
     ended: dict[str, float] = field(default_factory=dict)
     # Container name, or "" -> an attempt that the runtime refuses to make, as it has one.
     taken: dict[str, int] = field(default_factory=dict)
+    # Container id -> what hooks and probes found, where that is anything.
+    healths: dict[str, health.Health] = field(default_factory=dict)
     # Names of containers whose image is being pulled.
     pulling: set[str] = field(default_factory=set)
     # The pod ends: when its grace is over.
@@ -121,6 +132,10 @@ class Memory:
     deadline_at: float | None = None
     # Set once: the pod has failed as a whole ("DeadlineExceeded", "Evicted", …).
     failed: tuple[str, str] | None = None
+
+    def health_of(self, spec: container_pb2.Container, container_id: str) -> health.Health:
+        """An instance's health so far."""
+        return self.healths.get(container_id) or health.fresh(spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +202,11 @@ def starts_again(pod: pod_pb2.Pod, container: container_pb2.Container, ended: Co
 def has_changed(container: container_pb2.Container, one: Container) -> bool:
     """Whether this instance is not of the container as it is wanted now."""
     return one.hash != "" and one.hash != fingerprint(container)
+
+
+def every(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
+    """All containers of a pod, in the order of their start."""
+    return (*pod.spec.init_containers, *pod.spec.containers)
 
 
 def is_sidecar(container: container_pb2.Container) -> bool:
@@ -280,7 +300,7 @@ def _kills(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> 
         due = [one for one in observed.running if one.name == last]
     # A kill that is under way is only ever made shorter.
     return tuple(
-        Kill(one.id, one.name, seconds, "Stopping container")
+        Kill(one.id, one.name, seconds, f"Stopping container {one.name}")
         for one in due
         if memory.killing.get(one.id, math.inf) > now + seconds + 1
     )
@@ -305,12 +325,16 @@ def _new_sandbox(observed: Observed, memory: Memory, now: float) -> Plan:
 def _containers(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Plan:
     steps = _leftovers(observed)
     again: list[float] = []
-    for container in _due(pod, observed):
+    for container in _due(pod, observed, memory):
         step, at = _container(pod, container, observed, memory, now)
         if step is not None:
             steps.append(step)
         if at is not None:
             again.append(at)
+        if container.lifecycle.HasField("post_start") and (
+            isinstance(step, Start | Begin) or container.name in memory.pulling
+        ):
+            break
     return Plan(tuple(steps), min(again, default=None))
 
 
@@ -332,11 +356,11 @@ def _leftovers(observed: Observed) -> list[Step]:
     return steps
 
 
-def _due(pod: pod_pb2.Pod, observed: Observed) -> list[container_pb2.Container]:
+def _due(pod: pod_pb2.Pod, observed: Observed, memory: Memory) -> list[container_pb2.Container]:
     """Containers that should run now: init containers one by one, then all the others.
 
-    A sidecar holds up the next one only until it runs, and is kept running from then on. An init
-    container that has a later one in the same sandbox has done its part, whatever is left of it.
+    A sidecar holds up the next one only until it has started, and is kept running from then on. An
+    init container that has a later one in the same sandbox has done its part, whatever is left.
     """
     current = observed.sandboxes[0].id
     inits = pod.spec.init_containers
@@ -350,7 +374,11 @@ def _due(pod: pod_pb2.Pod, observed: Observed) -> list[container_pb2.Container]:
         state = newest.state if newest is not None and newest.sandbox == current else ""
         if is_sidecar(container):
             found.append(container)
-            if index >= reached and state != "running":
+            if index >= reached and not (
+                newest is not None
+                and state == "running"
+                and memory.health_of(container, newest.id).started
+            ):
                 return found
         elif index >= reached and not (
             newest is not None and state == "exited" and newest.exit_code == 0
@@ -379,6 +407,11 @@ def _container(
         if has_changed(container, newest):
             why = f"Container {container.name} definition changed, will be restarted"
             return Kill(newest.id, newest.name, grace(pod), why), None
+        found = memory.health_of(container, newest.id)
+        if found.sentence is not None:
+            return _execute(pod, container, newest, found.sentence), None
+        if not found.begun:
+            return Begin(newest.id, newest.name), None
         return None, None
     if newest.state != "exited":
         # Made but never started, or lost: a kubelet or its runtime died in between.
@@ -390,6 +423,17 @@ def _container(
     elif newest.sandbox == current or container.name in {one.name for one in pod.spec.containers}:
         return None, None
     return _start(pod, container, observed, memory, now, delay, at)
+
+
+def _execute(
+    pod: pod_pb2.Pod,
+    container: container_pb2.Container,
+    newest: Container,
+    sentence: health.Sentence,
+) -> Kill:
+    seconds = grace(pod) if sentence.grace_seconds is None else sentence.grace_seconds
+    again = "" if policy_of(pod, container) == "Never" else ", will be restarted"
+    return Kill(newest.id, newest.name, seconds, sentence.why + again)
 
 
 def _start(

@@ -4,12 +4,11 @@
 the pod's default: what its annotation says, or the first. Errors say what the pod is waiting for.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kcore_api.kcore.api.v1 import pod_stream_pb2
-from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
+from kcore_api.kcore.core.v1 import pod_pb2
 
 from kcore.kubelet import container, sync
 from kcore.kubelet.observed import Container
@@ -34,7 +33,7 @@ class Targets:
         if worker is None or (target.uid and self._uid(worker) != target.uid):
             raise ApiError(Reason.NOT_FOUND, f'pod "{target.pod}" is not on this node')
         name = target.container or _default(worker.pod)
-        every = [one.name for one in _every(worker.pod)]
+        every = [one.name for one in sync.every(worker.pod)]
         if name not in every:
             said = f'container "{name}" is not in pod "{target.pod}"; it has {", ".join(every)}'
             raise ApiError(Reason.NOT_FOUND, said)
@@ -78,10 +77,6 @@ def _last_started(worker: Worker, name: str) -> Container | None:
 
 def _default(pod: pod_pb2.Pod) -> str:
     wanted = pod.metadata.annotations.get(DEFAULT, "")
-    if any(one.name == wanted for one in _every(pod)):
+    if any(one.name == wanted for one in sync.every(pod)):
         return str(wanted)
     return str(pod.spec.containers[0].name) if pod.spec.containers else ""
-
-
-def _every(pod: pod_pb2.Pod) -> Sequence[container_pb2.Container]:
-    return (*pod.spec.init_containers, *pod.spec.containers)

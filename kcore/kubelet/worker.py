@@ -26,7 +26,20 @@ from typing import Any
 
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
-from kcore.kubelet import container, cri, image, launch, refusal, status, sync, termination, volume
+from kcore.kubelet import (
+    container,
+    cri,
+    handler,
+    health,
+    image,
+    launch,
+    prober,
+    refusal,
+    status,
+    sync,
+    termination,
+    volume,
+)
 from kcore.kubelet.observed import NOTHING, Observed
 from kcore.wire.errors import ApiError
 
@@ -67,6 +80,10 @@ class Worker:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _limit: asyncio.Timeout | None = None
     _images: image.Images = field(init=False)
+    _prober: prober.Prober = field(init=False)
+    # preStop hooks that have begun, by container id.
+    _hooks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _has_looked: bool = False
     # Last words by container id, and which of those that wait for a restart people know of.
     _words: dict[str, str] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
@@ -76,6 +93,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._images = image.Images(self.node, self.memory, self._wake.set)
+        self._prober = prober.Prober(self.node, self.memory, self._wake.set)
 
     def want(self, pod: pod_pb2.Pod) -> None:
         """The pod is wanted so now."""
@@ -127,6 +145,9 @@ class Worker:
                 await self._wait()
         finally:
             self._images.close()
+            self._prober.close()
+            for hook in self._hooks.values():
+                hook.cancel()
 
     async def _attend(self) -> bool:
         """Plans and works; what was begun for a pod that was to run is left when it is to end."""
@@ -180,7 +201,7 @@ class Worker:
         node, memory = self.node, self.memory
         found = await node.reader.list_pod(self.pod.metadata.uid)
         wall, steady = node.clock.now(), node.clock.monotonic()
-        specs = {one.name: one for one in _every(self.pod)}
+        specs = {one.name: one for one in sync.every(self.pod)}
         ended = [one for one in found.containers if one.state == "exited"]
         for one in ended:
             if one.id not in memory.ended:
@@ -207,6 +228,30 @@ class Worker:
         running = {one.id for one in found.running}
         for gone in [key for key in memory.killing if key not in running]:
             del memory.killing[gone]
+        for gone in [key for key in memory.healths if key not in running]:
+            del memory.healths[gone]
+        for gone in [key for key in self._hooks if key not in running]:
+            self._hooks.pop(gone).cancel()
+        if not self._has_looked:
+            self._has_looked = True
+            self._recall()
+        self._prober.follow(self.pod, self.observed)
+
+    def _recall(self) -> None:
+        """What is known of instances that were there before this worker."""
+        specs = {one.name: one for one in sync.every(self.pod)}
+        shown = self.pod if self.bound else self._mirror
+        told = shown.status if shown is not None else pod_pb2.PodStatus()
+        said = {one.name: one for one in (*told.init_container_statuses, *told.container_statuses)}
+        for one in self.observed.running:
+            spec, known = specs.get(one.name), said.get(one.name)
+            if spec is None:
+                continue
+            if known is not None and known.container_id.endswith(f"//{one.id}"):
+                self.memory.healths[one.id] = health.recalled(spec, known)
+            elif not self.bound:
+                # Who asks for a hook once would rather miss it than have it at every start of ours.
+                self.memory.healths[one.id] = health.begin(spec, health.fresh(spec))
 
     def _judge(self) -> None:
         """Whether the pod as a whole has failed."""
@@ -276,7 +321,9 @@ class Worker:
         runtime, memory = self.node.runtime, self.memory
         match step:
             case sync.Kill():
-                self._kill(step)
+                self._kill(pod, step)
+            case sync.Begin():
+                await self._begin(pod, step)
             case sync.StopSandbox():
                 await runtime.stop_pod_sandbox(step.id)
             case sync.RemoveSandbox():
@@ -289,31 +336,84 @@ class Worker:
             case sync.Start():
                 await self._try(step.name, step.attempt, self._start(pod, step))
 
-    def _kill(self, step: sync.Kill) -> None:
+    def _kill(self, pod: pod_pb2.Pod, step: sync.Kill) -> None:
         now = self.node.clock.monotonic()
         until = now + step.grace_seconds
         if sync.ending(self.pod, self.memory) or sync.over(self.pod, self.observed):
             ends_at = self.memory.ends_at
             self.memory.ends_at = until if ends_at is None else min(until, ends_at)
         if step.id not in self.memory.killing:
-            self.node.event(self.pod, "Normal", "Killing", f"{step.why} {step.name}".strip())
+            self.node.event(self.pod, "Normal", "Killing", step.why)
         self.memory.killing[step.id] = until
-        self.node.tasks.supervise(self._stop(step.id, until), self._grumble, f"kill {step.name}")
+        work = self._stop(pod, step, until)
+        self.node.tasks.supervise(work, self._grumble, f"kill {step.name}")
 
     def _grumble(self, error: Exception) -> None:
         log.error("%s: %r", self._name, error)
 
-    async def _stop(self, container_id: str, until: float) -> None:
+    async def _stop(self, pod: pod_pb2.Pod, step: sync.Kill, until: float) -> None:
         """Until a look at the runtime says that it has ended, or a shorter kill has begun."""
         node = self.node
-        while self.memory.killing.get(container_id) == until:
+        until = await self._pre_stop(pod, step, until)
+        while self.memory.killing.get(step.id) == until:
             left = max(0, math.ceil(until - node.clock.monotonic()))
             try:
-                await node.runtime.stop_container(container_id, left)
+                await node.runtime.stop_container(step.id, left)
             except cri.CriError as error:
                 log.warning("%s: %s", self._name, error)
             self._wake.set()
             await node.clock.sleep(AGAIN_SECONDS)
+
+    # Hooks.
+
+    def _place(self, pod: pod_pb2.Pod, spec: container_pb2.Container, id_: str) -> handler.Place:
+        addresses = launch.facts(self.node, pod, self.observed).pod_addresses
+        return handler.Place(self.node.runtime, id_, spec, addresses[0] if addresses else "")
+
+    async def _begin(self, pod: pod_pb2.Pod, step: sync.Begin) -> None:
+        spec = _spec(pod, step.name)
+        if spec is None:
+            return
+        place, memory = self._place(pod, spec, step.id), self.memory
+        answer = await handler.run(spec.lifecycle.post_start, place, self.node.clock, 0)
+        before = memory.health_of(spec, step.id)
+        if answer.is_success:
+            memory.healths[step.id] = health.begin(spec, before)
+            return
+        said = f"PostStartHook failed: {answer.said}"
+        self.node.event(pod, "Warning", "FailedPostStartHook", said)
+        why = f"Container {step.name} failed its postStart hook"
+        memory.healths[step.id] = health.condemn(before, why)
+
+    async def _pre_stop(self, pod: pod_pb2.Pod, step: sync.Kill, until: float) -> float:
+        """Runs the hook within the grace, once for all kills; answers when the grace ends then."""
+        spec, node, memory = _spec(pod, step.name), self.node, self.memory
+        if spec is None or not spec.lifecycle.HasField("pre_stop"):
+            return until
+        if step.id not in self._hooks:
+            self._hooks[step.id] = node.tasks.supervise(
+                self._run_pre_stop(pod, spec, step.id), self._grumble, f"preStop of {step.name}"
+            )
+        hook = self._hooks[step.id]
+        await asyncio.wait([hook], timeout=max(0.0, until - node.clock.monotonic()))
+        if memory.killing.get(step.id) != until:
+            return until
+        if not hook.done():
+            hook.cancel()
+            said = f"PreStopHook failed: it was not done within {step.grace_seconds} s"
+            node.event(pod, "Warning", "FailedPreStopHook", said)
+        # The container gets a moment of its own, once.
+        memory.killing[step.id] = max(until, node.clock.monotonic() + sync.LEAST_GRACE_SECONDS)
+        return memory.killing[step.id]
+
+    async def _run_pre_stop(
+        self, pod: pod_pb2.Pod, spec: container_pb2.Container, id_: str
+    ) -> None:
+        hook, clock = spec.lifecycle.pre_stop, self.node.clock
+        answer = await handler.run(hook, self._place(pod, spec, id_), clock, 0)
+        if not answer.is_success:
+            said = f"PreStopHook failed: {answer.said}"
+            self.node.event(pod, "Warning", "FailedPreStopHook", said)
 
     async def _try(self, name: str, attempt: int, work: Coroutine[Any, Any, None]) -> None:
         """Does it, or remembers why it can't be done now. `name` "": the sandbox."""
@@ -343,7 +443,7 @@ class Worker:
         self.memory.taken.pop("", None)
 
     async def _start(self, pod: pod_pb2.Pod, step: sync.Start) -> None:
-        spec = next((one for one in _every(pod) if one.name == step.name), None)
+        spec = _spec(pod, step.name)
         if spec is None:
             return
         there = await self._images.get(pod, spec)
@@ -419,8 +519,8 @@ class Worker:
             await node.runtime.remove_pod_sandbox(box.id)
 
 
-def _every(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
-    return (*pod.spec.init_containers, *pod.spec.containers)
+def _spec(pod: pod_pb2.Pod, name: str) -> container_pb2.Container | None:
+    return next((one for one in sync.every(pod) if one.name == name), None)
 
 
 def _remove_files(node: Node, pod: pod_pb2.Pod) -> None:

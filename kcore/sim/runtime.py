@@ -33,6 +33,15 @@ class Behaviour:
     ends_seconds: float | None = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a command does that is run in a container."""
+
+    exit_code: int = 0
+    output: str = ""
+    seconds: float = 0.0
+
+
 Script = Callable[[pb.ContainerConfig], Behaviour]
 
 
@@ -102,6 +111,10 @@ class Runtime:
         self.images: dict[str, str] = {}
         # Images that can't be pulled.
         self.missing: frozenset[str] = frozenset()
+        # What commands do, by their words; the others succeed and say nothing.
+        self.commands: dict[str, Command] = {}
+        # Moments, containers' names and words of all that were run: for tests.
+        self.executed: list[tuple[float, str, str]] = []
         # How often each container, by pod and name, was started: for tests.
         self.starts: dict[tuple[str, str], int] = {}
         self._clock = clock
@@ -335,13 +348,20 @@ class Runtime:
     async def exec_sync(
         self, container_id: str, command: Sequence[str], limit_seconds: int
     ) -> pb.ExecSyncResponse:
-        """Succeeds, and says nothing."""
+        """Does what `commands` says."""
         await self._take(self._speed.other_seconds)
         container = self._container(container_id, "ExecSync")
         if container.state != pb.CONTAINER_RUNNING:
             said = f"container {container.id} is not running"
             raise CriError(Code.FAILED_PRECONDITION, said, "ExecSync")
-        return pb.ExecSyncResponse()
+        words = " ".join(command)
+        self.executed.append((self._clock.monotonic(), container.config.metadata.name, words))
+        does = self.commands.get(words, Command())
+        if limit_seconds and does.seconds > limit_seconds:
+            await self._clock.sleep(limit_seconds)
+            raise CriError(Code.DEADLINE_EXCEEDED, "timeout exceeded", "ExecSync")
+        await self._clock.sleep(does.seconds)
+        return pb.ExecSyncResponse(stdout=does.output.encode(), exit_code=does.exit_code)
 
     async def exec(
         self, container_id: str, command: Sequence[str], *, stdin: bool, tty: bool

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
-from kcore.kubelet import status, sync
+from kcore.kubelet import health, status, sync
 from kcore.kubelet.observed import Container, Observed, Sandbox
 
 NOW, WALL = 10_000.0, 1_700_000_000.0
@@ -55,6 +55,12 @@ def pod(
 def _container(one: container_pb2.Container, name: str) -> container_pb2.Container:
     one.name, one.image, one.image_pull_policy = name, f"{name}:1", "IfNotPresent"
     return one
+
+
+def hooked(of: pod_pb2.Pod) -> pod_pb2.Pod:
+    """The same pod, whose first container has a postStart hook."""
+    sync.every(of)[0].lifecycle.post_start.sleep.seconds = 1
+    return of
 
 
 _SANDBOX = re.compile(r"s(\d+)([+-])")
@@ -143,6 +149,8 @@ def _word(step: sync.Step) -> str:
         case sync.Start(name, attempt, sandbox, delay):
             after = f" after {delay:g}" if delay else ""
             return f"start {name}{attempt} in {sandbox}{after}"
+        case sync.Begin(id_, _):
+            return f"begin {id_}"
         case sync.Kill(id_, _, seconds, _):
             return f"kill {id_} in {seconds}"
         case sync.RemoveContainer(id_, _):
@@ -190,6 +198,15 @@ NAMES = ["a", "b", "i", "s", "x"]
 moments = st.sampled_from([0.0, 1.0, 9.9, 10.0, 300.0, 601.0, 4000.0])
 
 
+healths = st.builds(
+    health.Health,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, health.Sentence("")]),
+)
+
+
 @st.composite
 def containers(draw: Any, boxes: list[Sandbox]) -> Container:
     state = draw(st.sampled_from(["created", "running", "exited", "unknown"]))
@@ -228,6 +245,8 @@ def scenes(draw: Any) -> tuple[Any, Observed, sync.Memory]:
         deleted=draw(st.sampled_from([None, None, None, 0, 30])),
         phase=draw(st.sampled_from(["Pending", "Running", "Running", "Failed"])),
     )
+    if draw(st.booleans()):
+        hooked(wanted)
     count = draw(st.integers(0, 3))
     boxes = [
         Sandbox(f"s{number}", number, draw(st.booleans()), WALL)
@@ -240,6 +259,8 @@ def scenes(draw: Any) -> tuple[Any, Observed, sync.Memory]:
     for one in inside:
         if one.state == "running" and draw(st.booleans()):
             memory.killing[one.id] = NOW + draw(moments)
+        if one.state == "running" and draw(st.booleans()):
+            memory.healths[one.id] = draw(healths)
     for name in draw(st.sets(st.sampled_from(["", *NAMES]))):
         memory.problems[name] = sync.Problem("ErrImagePull", "", NOW + draw(moments) - 10, 10.0)
     if draw(st.booleans()):

@@ -7,9 +7,21 @@ from hypothesis import given, settings
 from kcore_api.kcore.core.v1 import pod_pb2
 
 from kcore.kubelet import status, sync
+from kcore.kubelet.health import Health
 from kcore.kubelet.observed import NOTHING, Observed
 from tests import budget
-from tests.kubelet.scene import AROUND, MOMENT, NOW, WALL, pod, remember, said, scenes, see
+from tests.kubelet.scene import (
+    AROUND,
+    MOMENT,
+    NOW,
+    WALL,
+    hooked,
+    pod,
+    remember,
+    said,
+    scenes,
+    see,
+)
 
 # What it is about | the pod | what the runtime has | what is remembered | what people see:
 # phase and reason; each container (+ ready, ! started, restarts, now, last); conditions that hold.
@@ -43,6 +55,34 @@ GOING: list[Row] = [
         "s0+ a0=running",
         {"problem_b": ("ErrImagePull", 7)},
         ["Pending", "a+! x0 running", "b x0 ErrImagePull", "Box Init"],
+    ),
+    (
+        "its hook is not through",
+        hooked(pod()),
+        "s0+ a0=running",
+        {},
+        ["Pending", "a x0 ContainerCreating", "Box Init"],
+    ),
+    (
+        "it has not started",
+        pod(),
+        "s0+ a0=running",
+        {"healths": {"a0": Health(started=False, ready=False)}},
+        ["Running", "a x0 running", "Box Init"],
+    ),
+    (
+        "it is not ready",
+        pod(),
+        "s0+ a0=running",
+        {"healths": {"a0": Health(ready=False)}},
+        ["Running", "a! x0 running", "Box Init"],
+    ),
+    (
+        "a sidecar has not started",
+        pod(init="*s"),
+        "s0+ s0=running",
+        {"healths": {"s0": Health(started=False, ready=False)}},
+        ["Pending", "s x0 running", "a x0 PodInitializing", "Box"],
     ),
     (
         "something is missing",

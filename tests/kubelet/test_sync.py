@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 
 from kcore.kubelet import sync
+from kcore.kubelet.health import Health, Sentence
 from kcore.kubelet.observed import Container, Observed, Sandbox
 from tests import budget
-from tests.kubelet.scene import NOW, WALL, of_image, pod, remember, scenes, see, words
+from tests.kubelet.scene import NOW, WALL, hooked, of_image, pod, remember, scenes, see, words
 
 # What it is about | the pod | what the runtime has | what is remembered | what comes next.
 Row = tuple[str, Any, str, dict[str, Any], list[str]]
@@ -65,6 +66,61 @@ RESTARTING: list[Row] = [
         pod(),
         "s0+ a0=running,image=a:0",
         {"killing_a0": 20},
+        [],
+    ),
+]
+
+SICK = Health(sentence=Sentence("Container a failed liveness probe"))
+UNBEGUN = Health(begun=False, started=False, ready=False)
+UNSTARTED = Health(started=False, ready=False)
+
+HEALTH: list[Row] = [
+    ("condemned", pod(), "s0+ a0=running", {"healths": {"a0": SICK}}, ["kill a0 in 30"]),
+    (
+        "with a grace of its own",
+        pod(),
+        "s0+ a0=running",
+        {"healths": {"a0": Health(sentence=Sentence("", 5))}},
+        ["kill a0 in 5"],
+    ),
+    (
+        "the kill is under way",
+        pod(),
+        "s0+ a0=running",
+        {"healths": {"a0": SICK}, "killing_a0": 20},
+        [],
+    ),
+    ("another one was", pod(), "s0+ a0=exited:1 a1=running", {"healths": {"a0": SICK}}, []),
+    ("it begins", hooked(pod("a b")), "s0+ a0=running", {}, ["begin a0"]),
+    ("nobody overtakes it", hooked(pod("a b")), "s0+", {}, ["start a0 in s0"]),
+    ("… nor while its image comes", hooked(pod("a b")), "s0+", {"pulling_a": 1}, []),
+    (
+        "… but its failures hold up nobody",
+        hooked(pod("a b")),
+        "s0+",
+        {"problem_a": ("ErrImagePull", 7)},
+        ["start b0 in s0", "again in 7"],
+    ),
+    (
+        "it has begun",
+        hooked(pod("a b")),
+        "s0+ a0=running",
+        {"healths": {"a0": Health()}},
+        ["start b0 in s0"],
+    ),
+    (
+        "a sidecar that has not started",
+        pod(init="*s"),
+        "s0+ s0=running",
+        {"healths": {"s0": UNSTARTED}},
+        [],
+    ),
+    ("… and that has not begun", hooked(pod(init="*s")), "s0+ s0=running", {}, ["begin s0"]),
+    (
+        "… no longer, when others run",
+        pod(init="*s"),
+        "s0+ s1=running a0=running",
+        {"healths": {"s1": UNSTARTED}},
         [],
     ),
 ]
@@ -189,8 +245,8 @@ ENDING: list[Row] = [
 
 @pytest.mark.parametrize(
     ("about", "wanted", "there", "more", "steps"),
-    [*STARTING, *RESTARTING, *SANDBOXES, *INIT, *ENDING],
-    ids=[row[0] for row in (*STARTING, *RESTARTING, *SANDBOXES, *INIT, *ENDING)],
+    [*STARTING, *RESTARTING, *HEALTH, *SANDBOXES, *INIT, *ENDING],
+    ids=[row[0] for row in (*STARTING, *RESTARTING, *HEALTH, *SANDBOXES, *INIT, *ENDING)],
 )
 def test_next(about: str, wanted: Any, there: str, more: dict[str, Any], steps: list[str]) -> None:
     seen = see(there)
@@ -288,6 +344,8 @@ def done(step: sync.Step, seen: Observed, memory: sync.Memory, now: float) -> Ob
             inside = [one for one in inside if one.id != id_]
         case sync.Kill(id_, _, seconds, _):
             memory.killing[id_] = now + seconds
+        case sync.Begin(id_, _):
+            memory.healths[id_] = Health()
         case sync.Start(name, attempt, sandbox, delay):
             id_ = f"{name}{attempt}{sandbox}new"
             fine = sync.fingerprint(of_image(name, "1"))
