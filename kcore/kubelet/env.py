@@ -42,10 +42,14 @@ class Named:
 
 
 def variables(
-    pod: pod_pb2.Pod, container: container_pb2.Container, named: Named, facts: Facts
+    pod: pod_pb2.Pod,
+    container: container_pb2.Container,
+    named: Named,
+    facts: Facts,
+    links: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment: envFrom first, then env, the later one wins."""
-    found: dict[str, str] = {}
+    """The environment: links to services first, then envFrom, then env; the later one wins."""
+    found = dict(links or {})
     for source in container.env_from:
         for key, value in sorted(_all_of(source, named).items()):
             found[source.prefix + key] = value.decode("utf-8", "surrogateescape")

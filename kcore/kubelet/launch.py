@@ -6,17 +6,28 @@ raised, as only another look at the runtime can tell.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
+from kcore_api.kcore.core.v1 import container_pb2, pod_pb2, service_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
 from kcore.clock import Clock
 from kcore.kubelet import container as configs
-from kcore.kubelet import cri, env, hosts, observed, refusal, status, sync, termination, volume
+from kcore.kubelet import (
+    cri,
+    env,
+    hosts,
+    observed,
+    refusal,
+    service_links,
+    status,
+    sync,
+    termination,
+    volume,
+)
 from kcore.tasks import Tasks
 
 PULLS_AT_ONCE = 4
@@ -45,6 +56,8 @@ class Node:
     starts: asyncio.Semaphore
     # The ConfigMaps and Secrets that a pod names.
     named: Callable[[pod_pb2.Pod], Awaitable[env.Named]]
+    # The Services that its environment tells of.
+    services: Callable[[pod_pb2.Pod], Awaitable[Sequence[service_pb2.Service]]]
     # (pod, type, reason, message)
     event: Callable[[pod_pb2.Pod, str, str, str], None]
     # The status as it is now.
@@ -148,9 +161,10 @@ async def _config(
 ) -> pb.ContainerConfig:
     named = await node.named(pod)
     known = facts(node, pod, seen)
+    links = service_links.variables(await node.services(pod))
     try:
         refusal.container(pod, spec, image)
-        variables = env.variables(pod, spec, named, known)
+        variables = env.variables(pod, spec, named, known, links)
         mounts = await on_disk(lambda: _mounts(node, pod, spec, named, known, variables, step))
         return configs.config(
             pod,

@@ -171,6 +171,7 @@ class House:
                     allocatable={"cpu": "2", "memory": "8Gi"},
                     starts=asyncio.Semaphore(8),
                     named=lambda pod: config_objects.fetch(api, pod),
+                    services=lambda pod: config_objects.services(api, pod),
                     event=lambda pod, *said: teller.tell(owner.about(pod), *said),
                     report=words.put,
                     finished=words.finish,

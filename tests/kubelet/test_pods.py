@@ -615,6 +615,7 @@ def static_pod(name: str = "etcd-n1") -> Pod:
     """As a file says it."""
     made = pod()
     made.metadata.name, made.metadata.uid = name, f"uid-of-{name}"
+    made.metadata.annotations["kubernetes.io/config.source"] = "file"
     made.spec.node_name = "n1"
     return made
 
