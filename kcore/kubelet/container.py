@@ -123,9 +123,13 @@ def config(
     variables: Mapping[str, str],
     mounts: Sequence[pb.Mount],
     capacity_bytes: int,
+    target: str = "",
 ) -> pb.ContainerConfig:
-    """A container's config. `image` is what the runtime has under the container's image name."""
-    return pb.ContainerConfig(
+    """A container's config. `image` is what the runtime has under the container's image name.
+
+    `target`: the instance whose processes it sees.
+    """
+    made = pb.ContainerConfig(
         metadata=pb.ContainerMetadata(name=container.name, attempt=attempt),
         image=pb.ImageSpec(image=image.id, user_specified_image=container.image),
         command=[env.expand(word, variables) for word in container.command],
@@ -150,6 +154,10 @@ def config(
             security_context=security(pod, container, image),
         ),
     )
+    if target:
+        seen = made.linux.security_context.namespace_options
+        seen.pid, seen.target_id = pb.TARGET, target
+    return made
 
 
 def resources(
@@ -188,7 +196,7 @@ def qos(pod: pod_pb2.Pod) -> str:
     if pod.status.qos_class:
         return str(pod.status.qos_class)
     any_set, all_equal = False, True
-    for container in sync.every(pod):
+    for container in (*pod.spec.init_containers, *pod.spec.containers):
         for name in ("cpu", "memory"):
             limit = container.resources.limits[name].string if (
                 name in container.resources.limits) else ""  # fmt: skip

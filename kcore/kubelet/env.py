@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 
+from kcore.kubelet import sync
 from kcore.wire import quantity
 
 # A name is all up to the bracket: what is no variable, a shell's command say, is left as it is.
@@ -86,7 +87,7 @@ def names(pod: pod_pb2.Pod) -> tuple[list[str], list[str]]:
     """ConfigMaps and Secrets that the pod's containers, volumes and images name."""
     maps: set[str] = set()
     secrets = {one.name for one in pod.spec.image_pull_secrets}
-    for container in (*pod.spec.init_containers, *pod.spec.containers):
+    for container in sync.every(pod):
         for source in container.env_from:
             if source.HasField("config_map_ref"):
                 maps.add(source.config_map_ref.local_object_reference.name)
@@ -143,7 +144,7 @@ def resource_value(
 ) -> str:
     """A request or limit, in units of its divisor, rounded up."""
     if selector.container_name:
-        every = (*pod.spec.init_containers, *pod.spec.containers)
+        every = sync.every(pod)
         container = next((one for one in every if one.name == selector.container_name), container)
     which, _, resource = selector.resource.partition(".")
     table = container.resources.limits if which == "limits" else container.resources.requests

@@ -163,6 +163,8 @@ async def _config(
     known = facts(node, pod, seen)
     links = service_links.variables(await node.services(pod))
     try:
+        # Of what was added since the pod began, nothing has been looked at yet.
+        refusal.names(pod)
         refusal.container(pod, spec, image)
         variables = env.variables(pod, spec, named, known, links)
         mounts = await on_disk(lambda: _mounts(node, pod, spec, named, known, variables, step))
@@ -175,9 +177,22 @@ async def _config(
             variables=variables,
             mounts=mounts,
             capacity_bytes=node.capacity_bytes,
+            target=_target(pod, seen, step.name),
         )
     except (env.Missing, volume.VolumeError, refusal.Refused, ValueError) as error:
         raise Failure("CreateContainerConfigError", str(error), "Failed") from error
+
+
+def _target(pod: pod_pb2.Pod, seen: observed.Observed, name: str) -> str:
+    """The instance whose processes an ephemeral container wants to see; "": none."""
+    for one in pod.spec.ephemeral_containers:
+        wanted = one.target_container_name
+        if one.ephemeral_container_common.name == name and wanted:
+            found = seen.newest(wanted)
+            if found is None or found.state != "running":
+                raise refusal.Refused(f'targetContainerName: "{wanted}" does not run')
+            return found.id
+    return ""
 
 
 def _mounts(
@@ -210,7 +225,7 @@ def _mounts(
 
 def _make_log_directories(node: Node, pod: pod_pb2.Pod) -> None:
     directory = configs.log_directory(node.logs, pod)
-    for one in (*pod.spec.init_containers, *pod.spec.containers):
+    for one in sync.every(pod):
         (directory / one.name).mkdir(parents=True, exist_ok=True)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
+from kcore.kubelet import sync
+
 # What may be part of a path: no separator, no way up, nothing hidden.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
 # Kernel settings that belong to the pod's namespaces alone and can't harm its neighbours.
@@ -52,6 +54,7 @@ def names(pod: pod_pb2.Pod) -> None:
     for field, containers in (
         ("initContainers", spec.init_containers),
         ("containers", spec.containers),
+        ("ephemeralContainers", sync.ephemeral(pod)),
     ):
         for index, one in enumerate(containers):
             found.append((f"spec.{field}[{index}].name", one.name))

@@ -47,7 +47,14 @@ def make(
 ) -> pod_pb2.PodStatus:
     """The status as it should be. `said`: what the kubelet said last, if anything."""
     made = _before(pod, said)
-    known = {one.name: one for one in (*made.init_container_statuses, *made.container_statuses)}
+    known = {
+        one.name: one
+        for one in (
+            *made.init_container_statuses,
+            *made.container_statuses,
+            *made.ephemeral_container_statuses,
+        )
+    }
     made.observed_generation = pod.metadata.generation
     if not made.HasField("start_time"):
         made.start_time.seconds = int(now.wall)
@@ -55,7 +62,15 @@ def make(
     subject = _Subject(pod, observed, memory, around, known, now.steady)
     init = [_container(subject, one) for one in pod.spec.init_containers]
     main = [_container(subject, one) for one in pod.spec.containers]
-    for field, found in (("init_container_statuses", init), ("container_statuses", main)):
+    extra = [_container(subject, one) for one in sync.ephemeral(pod)]
+    for one in extra:
+        # Nobody waits for it.
+        one.ready = False
+    for field, found in (
+        ("init_container_statuses", init),
+        ("container_statuses", main),
+        ("ephemeral_container_statuses", extra),
+    ):
         made.ClearField(field)
         getattr(made, field).extend(found)
     if memory.failed is not None and made.phase not in sync.FINAL:

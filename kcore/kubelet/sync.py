@@ -205,8 +205,18 @@ def has_changed(container: container_pb2.Container, one: Container) -> bool:
 
 
 def every(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
-    """All containers of a pod, in the order of their start."""
-    return (*pod.spec.init_containers, *pod.spec.containers)
+    """All containers of a pod."""
+    return (*pod.spec.init_containers, *pod.spec.containers, *ephemeral(pod))
+
+
+def ephemeral(pod: pod_pb2.Pod) -> tuple[container_pb2.Container, ...]:
+    """Those that were added to look at the others: started once, at once, and never again."""
+    return tuple(one.ephemeral_container_common for one in pod.spec.ephemeral_containers)
+
+
+def is_ephemeral(pod: pod_pb2.Pod, container: container_pb2.Container) -> bool:
+    """Whether it was added to look at the others."""
+    return any(one.name == container.name for one in ephemeral(pod))
 
 
 def is_sidecar(container: container_pb2.Container) -> bool:
@@ -224,6 +234,8 @@ def policy_of(pod: pod_pb2.Pod, container: container_pb2.Container) -> str:
     policy = pod.spec.restart_policy or "Always"
     if is_sidecar(container):
         return "Always"
+    if is_ephemeral(pod, container):
+        return "Never"
     if policy == "Always" and container.name in {one.name for one in pod.spec.init_containers}:
         return "OnFailure"
     return str(policy)
@@ -325,7 +337,7 @@ def _new_sandbox(observed: Observed, memory: Memory, now: float) -> Plan:
 def _containers(pod: pod_pb2.Pod, observed: Observed, memory: Memory, now: float) -> Plan:
     steps = _leftovers(observed)
     again: list[float] = []
-    for container in _due(pod, observed, memory):
+    for container in (*ephemeral(pod), *_due(pod, observed, memory)):
         step, at = _container(pod, container, observed, memory, now)
         if step is not None:
             steps.append(step)
@@ -398,6 +410,9 @@ def _container(
     newest = observed.newest(container.name)
     delay, at = 0.0, now
     if newest is None:
+        if is_ephemeral(pod, container) and _last_attempt(pod, container.name) >= 0:
+            # It has run, and the runtime has forgotten it.
+            return None, None
         return _start(pod, container, observed, memory, now, delay, at)
     if newest.state == "running":
         if newest.id in memory.killing:
@@ -420,7 +435,9 @@ def _container(
         if not has_changed(container, newest):
             delay = next_delay(newest)
             at = memory.ended.get(newest.id, now) + delay
-    elif newest.sandbox == current or container.name in {one.name for one in pod.spec.containers}:
+    elif newest.sandbox == current or container.name not in {
+        one.name for one in pod.spec.init_containers
+    }:
         return None, None
     return _start(pod, container, observed, memory, now, delay, at)
 
@@ -459,7 +476,12 @@ def _start(
 
 def _last_attempt(pod: pod_pb2.Pod, name: str) -> int:
     """Of a container that the runtime has forgotten: what the API remembers."""
-    for one in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+    told = pod.status
+    for one in (
+        *told.init_container_statuses,
+        *told.container_statuses,
+        *told.ephemeral_container_statuses,
+    ):
         if one.name == name and one.container_id:
             return int(one.restart_count)
     return -1

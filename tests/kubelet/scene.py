@@ -27,12 +27,14 @@ def pod(
     containers: str = "a",
     *,
     init: str = "",
+    extra: str = "",
+    done: str = "",
     policy: str = "Always",
     deleted: int | None = None,
     phase: str = "Pending",
     **spec: Any,
 ) -> pod_pb2.Pod:
-    """A pod; `deleted`: the grace of its deletion."""
+    """A pod; `deleted`: the grace of its deletion; `extra`: ephemeral ones, `done`: of those."""
     made = pod_pb2.Pod()
     made.metadata.name, made.metadata.namespace, made.metadata.uid = "web", "default", UID
     made.metadata.generation = 1
@@ -44,6 +46,10 @@ def pod(
         one = _container(made.spec.init_containers.add(), name.lstrip("*"))
         if name.startswith("*"):
             one.restart_policy = "Always"
+    for name in done.split():
+        made.status.ephemeral_container_statuses.add(name=name, container_id=f"containerd://{name}")
+    for name in extra.split():
+        _container(made.spec.ephemeral_containers.add().ephemeral_container_common, name)
     if deleted is not None:
         made.metadata.deletion_timestamp.seconds = int(WALL) + deleted
         made.metadata.deletion_grace_period_seconds = deleted
@@ -162,7 +168,11 @@ def _word(step: sync.Step) -> str:
 def said(made: pod_pb2.PodStatus) -> list[str]:
     """A status in a few lines: phase and reason, containers, conditions that hold."""
     lines = [" ".join(part for part in (made.phase, made.reason) if part)]
-    for one in (*made.init_container_statuses, *made.container_statuses):
+    for one in (
+        *made.init_container_statuses,
+        *made.container_statuses,
+        *made.ephemeral_container_statuses,
+    ):
         flags = "".join(sign for sign, holds in (("+", one.ready), ("!", one.started)) if holds)
         last = f" was {_state(one.last_state)}" if one.last_state.HasField("terminated") else ""
         lines.append(f"{one.name}{flags} x{one.restart_count} {_state(one.state)}{last}")
@@ -241,6 +251,7 @@ def scenes(draw: Any) -> tuple[Any, Observed, sync.Memory]:
     wanted = pod(
         draw(st.sampled_from(["a", "a b"])),
         init=draw(st.sampled_from(["", "i", "*s", "i *s", "*s i"])),
+        extra=draw(st.sampled_from(["", "", "x"])),
         policy=draw(st.sampled_from(["Always", "OnFailure", "Never", ""])),
         deleted=draw(st.sampled_from([None, None, None, 0, 30])),
         phase=draw(st.sampled_from(["Pending", "Running", "Running", "Failed"])),

@@ -85,6 +85,20 @@ GOING: list[Row] = [
         ["Pending", "s x0 running", "a x0 PodInitializing", "Box"],
     ),
     (
+        "somebody looks at it",
+        pod(extra="x"),
+        "s0+ a0=running x0=running",
+        {},
+        ["Running", "a+! x0 running", "x! x0 running", "Box Init Ready Cont"],
+    ),
+    (
+        "… or has looked",
+        pod(extra="x"),
+        "s0+ a0=running x0=exited:1",
+        {},
+        ["Running", "a+! x0 running", "x x0 Error:1", "Box Init Ready Cont"],
+    ),
+    (
         "something is missing",
         pod(),
         "s0+",

@@ -125,6 +125,29 @@ HEALTH: list[Row] = [
     ),
 ]
 
+EPHEMERAL: list[Row] = [
+    ("it starts at once", pod(extra="x"), "s0+ a0=running", {}, ["start x0 in s0"]),
+    (
+        "… also when nothing else does",
+        pod(extra="x", init="i"),
+        "s0+ i1=exited:1",
+        {},
+        ["start x0 in s0", "again in 10"],
+    ),
+    ("it runs", pod(extra="x"), "s0+ a0=running x0=running", {}, []),
+    ("once", pod(extra="x"), "s0+ a0=running x0=exited:1", {}, []),
+    ("… in all sandboxes", pod(extra="x"), "s0- s1+ a1=running x0@0=exited:1", {}, []),
+    ("… though nobody knows of it", pod(extra="x", done="x"), "s0+ a0=running", {}, []),
+    (
+        "it holds up no end",
+        pod(extra="x", policy="Never"),
+        "s0+ a0=exited:0 x0=running",
+        {},
+        ["kill x0 in 30"],
+    ),
+    ("it ends with the pod", pod(extra="x", deleted=5), "s0+ x0=running", {}, ["kill x0 in 5"]),
+]
+
 SANDBOXES: list[Row] = [
     ("it has ended", pod(), "s0- a0=exited:137", {}, ["sandbox 1"]),
     ("its containers have not", pod(), "s0- a0=running", {}, ["kill a0 in 2"]),
@@ -245,8 +268,10 @@ ENDING: list[Row] = [
 
 @pytest.mark.parametrize(
     ("about", "wanted", "there", "more", "steps"),
-    [*STARTING, *RESTARTING, *HEALTH, *SANDBOXES, *INIT, *ENDING],
-    ids=[row[0] for row in (*STARTING, *RESTARTING, *HEALTH, *SANDBOXES, *INIT, *ENDING)],
+    [*STARTING, *RESTARTING, *HEALTH, *EPHEMERAL, *SANDBOXES, *INIT, *ENDING],
+    ids=[
+        row[0] for row in (*STARTING, *RESTARTING, *HEALTH, *EPHEMERAL, *SANDBOXES, *INIT, *ENDING)
+    ],
 )
 def test_next(about: str, wanted: Any, there: str, more: dict[str, Any], steps: list[str]) -> None:
     seen = see(there)
