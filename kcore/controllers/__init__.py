@@ -17,9 +17,11 @@ from kcore.controllers import (
     garbage,
     job,
     namespace,
+    node_lifecycle,
     orphan,
     replicaset,
     statefulset,
+    taint_eviction,
 )
 from kcore.reconcile import loop
 from kcore.reconcile.controller import Controller
@@ -38,6 +40,8 @@ def every(root_certificate: str = "", zone: tzinfo = UTC) -> list[Controller]:
         cronjob.controller(zone),
         job.CONTROLLER,
         disruption.CONTROLLER,
+        node_lifecycle.CONTROLLER,
+        taint_eviction.CONTROLLER,
         orphan.CONTROLLER,
         garbage.CONTROLLER,
     ]

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.reconcile import owner
-from kcore.reconcile.view import Index, View
+from kcore.reconcile.view import Index, Trait, View
 
 # What a reconcile is about, mostly (namespace, name). Keys of one controller can be sorted.
 Key = tuple[str, ...]
@@ -65,6 +65,8 @@ class Controller:
     writes: tuple[str, ...]
     reconcile: Callable[[View, Key, float], Result]
     indexes: Mapping[type[Message], Mapping[str, Index]] = field(default_factory=dict)
+    # What `View.held_seconds` is asked about.
+    traits: Mapping[type[Message], Mapping[str, Trait]] = field(default_factory=dict)
 
     def may_write(self, operation: pb.Operation) -> bool:
         """Whether the operation is among what it declared."""

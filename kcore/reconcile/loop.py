@@ -10,6 +10,7 @@ of them want at once, and waits. What it promises to controllers:
   two, four, …, until they succeed. Failures are in `view.last(key)`.
 - Each transaction names as its cause the newest of the changes that queued its key.
 - A key that raises holds up no other.
+- `view.held_seconds` counts only time in which the view is known to have been complete.
 A write of a kind that the controller did not declare is a fault of the program and ends the loop.
 It must not know any kind.
 """
@@ -25,9 +26,9 @@ from kcore_api.kcore.api.v1 import api_pb2 as pb
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.reconcile import recorder, stream
+from kcore.reconcile import attention, recorder, stream
 from kcore.reconcile.controller import EVERY_KIND, Controller, Key, Keys, Result, Said
-from kcore.reconcile.view import Batch, Change, Index, View
+from kcore.reconcile.view import Batch, Change, Index, Trait, View
 from kcore.tasks import Tasks
 from kcore.wire import errors
 from kcore.wire.api import Api
@@ -89,7 +90,11 @@ class Loop:
         self._controllers = tuple(controllers)
         self._clock = clock
         self._chance = chance
-        self.view = View(_classes(controllers), _indexes(controllers))
+        self._traits = _traits(controllers)
+        self.view = View(_classes(controllers), _indexes(controllers), self._traits)
+        self._attention = attention.Attention(clock.monotonic())
+        # Once the view has this revision, it was complete at this moment.
+        self._proof: tuple[int, float] | None = None
         every = any(EVERY_KIND in controller.reads for controller in controllers)
         self._stream = stream.Stream(
             api, self.view.kinds, clock, chance.fork("stream"), every=every
@@ -113,6 +118,8 @@ class Loop:
             tasks.start(self._stream.run(), "reconcile stream")
             for each in self._recorders:
                 tasks.start(each.run(), f"events of {each.component}")
+            if self._traits:
+                tasks.start(self._listen(), "reconcile attention")
             await self._work(tasks)
 
     async def _work(self, tasks: Tasks) -> None:
@@ -148,8 +155,36 @@ class Loop:
             self._apply(batch)
 
     def _apply(self, batch: Batch) -> None:
+        self.view.most_seconds = self._attention.most(self._clock.monotonic())
         for change in self.view.apply(batch):
             self._queue_readers(change)
+        self._prove()
+
+    async def _listen(self) -> None:
+        """Asks again and again how far the log is: once the view is as far, nothing was missed."""
+        kind = min(each.DESCRIPTOR.full_name for each in self._traits)
+        request = pb.ListRequest(selection=pb.Selection(kind=kind), page_size=1)
+        while True:
+            asked_at = self._clock.monotonic()
+            try:
+                answer = await self._api.list(request)
+            except ApiError as error:
+                # Whoever hears nothing learns nothing: no time passes.
+                logger.info("no proof that the view is complete: %s", error)
+            else:
+                revision = int(answer.metadata.resource_version or 0)
+                # The oldest is proved first; a log that was restored is shorter.
+                if self._proof is None or revision < self._proof[0]:
+                    self._proof = (revision, asked_at)
+                self._prove()
+            await self._clock.sleep(attention.ASK_SECONDS)
+
+    def _prove(self) -> None:
+        if self._proof is None or not self.view.synced or self.view.revision < self._proof[0]:
+            return
+        self._attention.proved(self._proof[1])
+        self.view.seconds = self._attention.seconds
+        self._proof = None
 
     def _queue_readers(self, change: Change) -> None:
         readers = self._readers.get(change.name.kind, ()) or self._readers.get(EVERY_KIND, ())
@@ -371,6 +406,16 @@ def _indexes(controllers: Iterable[Controller]) -> dict[type[Message], dict[str,
             for name, index in indexes.items():
                 known = found.setdefault(kind, {}).setdefault(name, index)
                 assert known is index, f"index {name} is declared twice, differently"
+    return found
+
+
+def _traits(controllers: Iterable[Controller]) -> dict[type[Message], dict[str, Trait]]:
+    found: dict[type[Message], dict[str, Trait]] = {}
+    for controller in controllers:
+        for kind, traits in controller.traits.items():
+            for name, trait in traits.items():
+                known = found.setdefault(kind, {}).setdefault(name, trait)
+                assert known is trait, f"trait {name} is declared twice, differently"
     return found
 
 

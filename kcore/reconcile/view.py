@@ -8,6 +8,7 @@ two applies it does not change, so whoever reads it without awaiting reads one s
     view.list(pod_pb2.Pod, "default", labels={"app": "web"})
     view.list(pod_pb2.Pod, owner=uid)
     view.list(pod_pb2.Pod, index=("node", "n1"))        # an index that a controller declared
+    view.held_seconds(node, "taints", "k:NoExecute")    # for how long a trait has had a value
 
 Each message is parsed once, when its event comes, and shared: readers must not change it. Of kinds
 that nobody reads by class only the metadata is kept (`Bare`); `owned`, `holder`, `within` and
@@ -33,6 +34,8 @@ F = TypeVar("F")
 
 # From an object to the values under which an index finds it.
 Index = Callable[[Any], Iterable[str]]
+# From an object to values of which is asked for how long it has had them.
+Trait = Callable[[Any], Iterable[str]]
 
 
 class Name(NamedTuple):
@@ -99,6 +102,9 @@ class _Table:
     spaces: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
     # By index and value.
     found: dict[tuple[str, str], set[tuple[str, str]]] = field(default_factory=dict)
+    traits: Mapping[str, Trait] = field(default_factory=dict)
+    # By object, then by trait and value: since when.
+    since: dict[tuple[str, str], dict[tuple[str, str], float]] = field(default_factory=dict)
 
 
 class View:
@@ -108,10 +114,14 @@ class View:
         self,
         classes: Iterable[type[Message]],
         indexes: Mapping[type[Message], Mapping[str, Index]] | None = None,
+        traits: Mapping[type[Message], Mapping[str, Trait]] | None = None,
     ) -> None:
         """`classes` are read whole; of other kinds that a batch brings, only the metadata."""
         self.revision = 0
         self.synced = False
+        # Who moves it on says how long it has listened, proved and at most; see `attention`.
+        self.seconds = 0.0
+        self.most_seconds = 0.0
         # Outcomes of the commits of whoever reconciles just now, by key; the loop's to set.
         self.outcomes: Mapping[Any, tuple[ApiError, ...]] = {}
         self._tables: dict[str, _Table] = {}
@@ -124,7 +134,9 @@ class View:
         self._arriving: dict[Name, tuple[Any, int]] | None = None
         for kind in classes:
             declared = (indexes or {}).get(kind, {})
-            self._tables[kind.DESCRIPTOR.full_name] = _Table(kind.FromString, dict(declared))
+            self._tables[kind.DESCRIPTOR.full_name] = _Table(
+                kind.FromString, dict(declared), traits=dict((traits or {}).get(kind, {}))
+            )
 
     @property
     def kinds(self) -> list[str]:
@@ -186,6 +198,16 @@ class View:
             facts[function] = function(obj)
         found: F = facts[function]
         return found
+
+    def held_seconds(self, obj: Message, trait: str, value: str) -> float:
+        """For how long the object has had this value, as far as this view has listened; 0: it
+        hasn't.
+        """
+        table = self._table(type(obj))
+        assert trait in table.traits, f"{obj.DESCRIPTOR.full_name} has no trait {trait}"
+        meta: meta_pb2.ObjectMeta = obj.metadata  # type: ignore[attr-defined]
+        since = table.since.get((meta.namespace, meta.name), {}).get((trait, value))
+        return 0.0 if since is None else max(0.0, self.seconds - since)
 
     # Reading without knowing the kind.
 
@@ -278,6 +300,8 @@ class View:
         old = table.objects.get(key)
         if old is not None:
             self._forget(table, name, key, old)
+        if table.traits:
+            self._note(table, key, old, new)
         if new is None:
             table.objects.pop(key, None)
             return Change(name, old, None, revision)
@@ -291,6 +315,19 @@ class View:
             for value in function(new):
                 table.found.setdefault((index, value), set()).add(key)
         return Change(name, old, new, revision)
+
+    def _note(self, table: _Table, key: tuple[str, str], old: Any, new: Any) -> None:
+        """Since when the object has which traits; a namesake has them anew."""
+        before = table.since.pop(key, {})
+        if new is None:
+            return
+        if old is not None and old.metadata.uid != new.metadata.uid:
+            before = {}
+        table.since[key] = {
+            (trait, value): before.get((trait, value), self.most_seconds)
+            for trait, function in table.traits.items()
+            for value in function(new)
+        }
 
     def _forget(self, table: _Table, name: Name, key: tuple[str, str], old: Any) -> None:
         self._facts.pop(id(old), None)

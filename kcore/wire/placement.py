@@ -66,10 +66,13 @@ def of(spec: pod_spec_pb2.PodSpec) -> Placement:
     return Placement(
         tuple(sorted(spec.node_selector.items())),
         terms,
-        tuple(
-            Toleration(t.key, t.operator == "Exists", t.value, t.effect) for t in spec.tolerations
-        ),
+        tuple(toleration(each) for each in spec.tolerations),
     )
+
+
+def toleration(said: affinity_pb2.Toleration) -> Toleration:
+    """What one toleration of a pod says."""
+    return Toleration(said.key, said.operator == "Exists", said.value, said.effect)
 
 
 def taints(node: node_pb2.NodeSpec) -> tuple[Taint, ...]:
@@ -79,11 +82,15 @@ def taints(node: node_pb2.NodeSpec) -> tuple[Taint, ...]:
 
 def tolerated(tolerations: Iterable[Toleration], taint: Taint) -> bool:
     """Whether one of the tolerations covers the taint."""
-    return any(
-        toleration.effect in ("", taint.effect)
-        and (toleration.key == taint.key or (not toleration.key and toleration.exists))
-        and (toleration.exists or toleration.value == taint.value)
-        for toleration in tolerations
+    return any(tolerates(each, taint) for each in tolerations)
+
+
+def tolerates(one: Toleration, taint: Taint) -> bool:
+    """Whether this toleration covers the taint."""
+    return (
+        one.effect in ("", taint.effect)
+        and (one.key == taint.key or (not one.key and one.exists))
+        and (one.exists or one.value == taint.value)
     )
 
 

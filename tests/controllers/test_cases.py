@@ -2,8 +2,9 @@
 
 A case says which objects there are (`before`), for which key the controller is asked and when, and
 then what it wants (`actions`, `events`, `again_after`) and what has changed once that is done
-(`after`). With UPDATE_CASES=1 the second half is written anew; the difference is for people to
-read. Comments at the head of a file stay.
+(`after`). `waited`: for so many seconds nothing has happened before that. With UPDATE_CASES=1 the
+second half is written anew; the difference is for people to read. Comments at the head of a file
+stay.
 """
 
 import os
@@ -19,9 +20,11 @@ from kcore.controllers import (
     endpoints,
     garbage,
     namespace,
+    node_lifecycle,
     orphan,
     replicaset,
     statefulset,
+    taint_eviction,
 )
 from kcore.reconcile.controller import Controller, Key
 from kcore.reconcile.view import Name
@@ -37,13 +40,18 @@ CONTROLLERS: dict[str, Controller] = {
     "endpoints": endpoints.CONTROLLER,
     "garbage": garbage.CONTROLLER,
     "namespace": namespace.controller("CA"),
+    "node-lifecycle": node_lifecycle.CONTROLLER,
     "orphan": orphan.CONTROLLER,
+    "taint-eviction": taint_eviction.CONTROLLER,
 }
+GIVEN = ("key", "now", "waited", "before")
 FILES = sorted(path for name in CONTROLLERS for path in (CASES / name).glob("*.yaml"))
 
 
-def key_of(controller: str, text: str) -> Key:
-    """ "default/web", or "ConfigMap default/web" where all kinds are meant."""
+def key_of(controller: str, text: str | list[str]) -> Key:
+    """ "default/web", or its parts, or "ConfigMap default/web" where all kinds are meant."""
+    if isinstance(text, list):
+        return tuple(text)
     if controller != "garbage":
         return tuple(text.split("/"))
     kind, _, place = text.partition(" ")
@@ -57,6 +65,7 @@ def outcome(controller: str, case: dict[str, Any]) -> dict[str, Any]:
     here = World((CONTROLLERS[controller],), now=float(case["now"]))
     for each in case["before"]:
         here.add(world.parse(each))
+    here.now += float(case.get("waited", 0))
     before = dict(here.objects)
     key = key_of(controller, case["key"])
     result = here.ask(0, key)
@@ -91,10 +100,10 @@ def test_case(path: pathlib.Path) -> None:
     found = outcome(path.parent.name, case)
     if os.environ.get("UPDATE_CASES"):
         head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-        first = {name: case[name] for name in ("key", "now", "before")}
+        first = {name: case[name] for name in GIVEN if name in case}
         path.write_text(head + yaml_writer.write(first | found))
         return
-    expected = {k: v for k, v in case.items() if k not in ("key", "now", "before")}
+    expected = {k: v for k, v in case.items() if k not in GIVEN}
     assert found == expected
 
 

@@ -102,6 +102,8 @@ class World:
 
     controllers: Sequence[Controller] = ()
     now: float = 1_767_225_600.0
+    # By how much the controllers' wall clock is wrong.
+    skew: float = 0.0
     revision: int = 0
     objects: dict[Name, Message] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -119,7 +121,11 @@ class World:
                     classes[kind.DESCRIPTOR.full_name] = kind
             for kind, more in each.indexes.items():
                 indexes.setdefault(kind, {}).update(more)
-        self.view = view.View(classes.values(), indexes)
+        traits: dict[type[Message], dict[str, Any]] = {}
+        for each in self.controllers:
+            for kind, more in each.traits.items():
+                traits.setdefault(kind, {}).update(more)
+        self.view = view.View(classes.values(), indexes, traits)
         kinds = tuple(
             kind
             for kind in KINDS
@@ -180,17 +186,16 @@ class World:
     def step(self) -> int:
         """One round of every controller; how many transactions were accepted."""
         accepted = 0
-        for index, each in enumerate(self.controllers):
+        for index in range(len(self.controllers)):
             queue, self._queues[index] = self._queues[index], {}
             due = [k for (i, k), at in self._timers.items() if i == index and at <= self.now]
             keys = sorted({*queue, *due})
             results = []
             for key in keys:
                 self._timers.pop((index, key), None)
-                self.view.outcomes = self._outcomes[index]
-                result = each.reconcile(self.view, key, self.now)
+                result = self.ask(index, key)
                 if result.again_at is not None:
-                    self._timers[index, key] = result.again_at
+                    self._timers[index, key] = result.again_at - self.skew
                 results.append((key, result))
             for key, result in results:
                 accepted += self.carry_out(result, index, key)
@@ -207,7 +212,8 @@ class World:
     def ask(self, index: int, key: tuple[str, ...]) -> Result:
         """What a controller wants for one key, without doing it."""
         self.view.outcomes = self._outcomes[index]
-        return self.controllers[index].reconcile(self.view, key, self.now)
+        self.view.seconds = self.now
+        return self.controllers[index].reconcile(self.view, key, self.now + self.skew)
 
     def carry_out(self, result: Result, index: int, key: tuple[str, ...]) -> int:
         """Commits what a reconcile wants; how much of it was accepted."""
@@ -374,6 +380,7 @@ class World:
     def _publish(self) -> None:
         """The view learns what has happened, and keys are queued."""
         events, self._pending = self._pending, []
+        self.view.most_seconds = self.now
         for change in self.view.apply(Batch(self.revision, events)):
             for index, each in enumerate(self.controllers):
                 for kind, keys in each.reads.items():

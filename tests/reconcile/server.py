@@ -35,6 +35,8 @@ class Server:
         self.full: str = ""
         # Resuming below this revision is refused.
         self.floor = 0
+        # Nobody answers; watches break.
+        self.away = False
         # How much later a watch tells.
         self.lag_seconds = 0.0
         # Each revision by itself.
@@ -54,7 +56,17 @@ class Server:
         self._broken += 1
         self.touch()
 
+    def leave(self) -> None:
+        """As if it were down, until it is told otherwise."""
+        self.away = True
+        self.break_streams()
+
+    def _answer(self) -> None:
+        if self.away:
+            raise ApiError(Reason.UNAVAILABLE, "nobody answers")
+
     async def kinds(self, request: pb.KindsRequest) -> pb.KindsResponse:
+        self._answer()
         digest = f"without {self.hidden}"
         answer = pb.KindsResponse(digest=digest, cluster_id=self.cluster_id, epoch=self.epoch)
         if request.digest != digest:
@@ -74,9 +86,15 @@ class Server:
         return pb.GetResponse(object=found.SerializeToString(), revision=self.world.revision)
 
     async def list(self, request: pb.ListRequest) -> pb.ListResponse:
-        raise ApiError(Reason.UNIMPLEMENTED, "no lists here")
+        # How far the log is; nobody here asks for more.
+        self._answer()
+        assert request.page_size == 1
+        answer = pb.ListResponse()
+        answer.metadata.resource_version = str(self.world.revision)
+        return answer
 
     async def watch(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+        self._answer()
         world, broken = self.world, self._broken
         place = {each.kind: index for index, each in enumerate(request.selections)}
         since = request.selections[0].from_revision
@@ -117,6 +135,7 @@ class Server:
                 await self._moved.wait()
 
     async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
+        self._answer()
         self.commits += 1
         self.requests.append(request)
         await asyncio.sleep(0.001)
