@@ -8,6 +8,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -126,6 +127,8 @@ def rooms(setup: "Setup") -> None:
 
 
 async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
+    # What is made until it serves is there to stay: who looks for garbage in it looks in vain.
+    gc.disable()
     import kcore_api
 
     from kcore import admission
@@ -139,7 +142,7 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
     from kcore.kernel.store import Refused
 
     where, clock, chance = setup.place, SystemClock(), Chance()
-    kinds = schema.compile_schema(Path(kcore_api.KINDS).read_bytes())
+    kinds = schema.compile_schema(Path(kcore_api.KINDS).read_bytes(), proven=True)
     named = setup.store or f"sqlite:{where.database}"
     try:
         store = stores.store_of(named, clock, chance, where.mark)
@@ -168,6 +171,8 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
             retention=retention,
         ) as opened:
             await _first(opened, setup)
+            gc.freeze()
+            gc.enable()
             await apiserver.run(opened, listeners, clock, chance)
     except (Refused, CannotListen) as error:
         raise _Ended(str(error)) from error
@@ -232,9 +237,9 @@ async def _control(
     setup: "Setup", connect: "Connect", chance: "Chance"
 ) -> Sequence[Coroutine[Any, Any, None]]:
     """What a cluster has once."""
-    from kcore import controllers
     from kcore.boot import certificates
     from kcore.clock import SystemClock, local_zone
+    from kcore.controllers import run as controllers
     from kcore.scheduler import run as scheduler
 
     clock, authority = SystemClock(), setup.place.ca.read_text()

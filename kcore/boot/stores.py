@@ -12,8 +12,6 @@ from kcore.clock import Clock
 from kcore.kernel.store import (
     Opened,
     Refused,
-    etcd,
-    etcd_client,
     mark,
     migrate,
     sqlite,
@@ -41,6 +39,9 @@ def store_of(text: str, clock: Clock, chance: Chance, known: Path | None = None)
             f"{text!r} names no store: expected sqlite:PATH or etcd:https://HOST:PORT[,...]"
             "[?ca=FILE&cert=FILE&key=FILE&prefix=/kcore]"
         )
+    # Imported late: most have no etcd, and an apiserver must start fast.
+    from kcore.kernel.store import etcd, etcd_client
+
     urls, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = options.keys() - {*_FILES, "prefix"}

@@ -7,7 +7,7 @@ what a commit did to one object; the feed turns changes into events. Pure values
 
 import zlib
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -26,7 +26,7 @@ class Key(NamedTuple):
         return "/".join(part for part in self if part)
 
 
-class Verb(Enum):
+class Verb(StrEnum):
     """What an operation did to its object."""
 
     CREATE = "create"
@@ -64,22 +64,24 @@ class Record(NamedTuple):
 
     def checksum(self) -> int:
         """CRC-32 over everything."""
+        (revision, key, uid, verb, body, actor, because, time, request_id, manager, subresource,
+         ordinal) = self  # fmt: skip
         head = "\x00".join(
             (
-                str(self.revision),
-                str(self.ordinal),
-                *self.key,
-                self.uid,
-                self.verb.value,
-                self.actor,
-                str(self.because),
-                repr(self.time),
-                self.request_id,
-                self.manager,
-                self.subresource,
+                str(revision),
+                str(ordinal),
+                *key,
+                uid,
+                verb,
+                actor,
+                str(because),
+                repr(time),
+                request_id,
+                manager,
+                subresource,
             )
         )
-        return zlib.crc32(self.body, zlib.crc32(head.encode()))
+        return zlib.crc32(body, zlib.crc32(head.encode()))
 
 
 class Stored(NamedTuple):

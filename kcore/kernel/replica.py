@@ -37,17 +37,18 @@ class Replica:
         # Kinds come first: of one that was uploaded, objects may be older than its last version.
         schema = await self._schema_at(opened.head)
         state, kinds = State(schema), schema.kinds
+        claiming = {name for name, kind in kinds.items() if kind.claims}
         last: dict[Key, Record] = {}
         turned = 0
         async for record in self._store.replay():
-            if record.key.kind == upload.SCHEMA:
-                turned = record.revision
-            kind = kinds.get(record.key.kind)
-            if kind is not None and kind.claims:
+            key = record.key
+            if key.kind in claiming:
                 # The order of claims decides what is drawn next: go through all of them.
                 state.apply(self._change(state, schema, record))
             else:
-                last[record.key] = record
+                last[key] = record
+                if key.kind == upload.SCHEMA:
+                    turned = record.revision
             note(record, schema)
         for key, record in last.items():
             if key.kind in kinds:

@@ -195,10 +195,15 @@ class Faulty(ValueError):
         super().__init__("\n".join(self.faults))
 
 
-def compile_schema(descriptors: bytes) -> Schema:
-    """The schema that a FileDescriptorSet says. `Faulty` names all that is wrong with it."""
-    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
-    compiled = compile_kinds({file.name: file for file in files}, {file.name for file in files})
+def compile_schema(descriptors: bytes, *, proven: bool = False) -> Schema:
+    """The schema that a FileDescriptorSet says. `Faulty` names all that is wrong with it.
+
+    `proven`: its expressions are known to be good, as those of the kinds that kcore ships, and are
+    compiled when they are first needed: it takes a tenth of the time.
+    """
+    given = descriptor_pb2.FileDescriptorSet.FromString(descriptors).file
+    files = {file.name: file for file in given}
+    compiled = compile_kinds(files, files, proven=proven)
     faults = [
         f"{kind.name}: its parent {kind.parent} is not a kind"
         for kind in compiled.values()
@@ -218,14 +223,17 @@ def compile_kinds(
     files: Mapping[str, descriptor_pb2.FileDescriptorProto],
     own: Iterable[str],
     wary: Callable[[str], bool] = lambda _: False,
+    *,
+    proven: bool = False,
 ) -> dict[str, Kind]:
     """The kinds in those of the files that are `own`, by full name; `Faulty` where it can't be.
 
-    `wary`: of which message types the expressions are anybody's, and have a price.
+    `wary`: of which message types the expressions are anybody's, and have a price. `proven`: all
+    expressions are known to be good.
     """
     pool = _pool(files)
     options = _Options(pool)
-    engine = cel.Engine(pool, wary=wary)
+    engine = cel.Engine(pool, wary=wary, late=proven)
     names = sorted(
         f"{files[name].package}.{message.name}".lstrip(".")
         for name in own

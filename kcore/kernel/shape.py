@@ -288,11 +288,12 @@ class Shapes:
         # Most are literals: to make CEL ready for a type takes milliseconds and half a megabyte.
         value = layout.constant(text)
         expression = self._engine.compile(text, descriptor.full_name) if value is None else None
-        if expression is not None and expression.constant:
+        constant = expression is not None and expression.constant and not self._engine.late
+        if expression is not None and constant:
             value = expression.evaluate(expression.bind())
             if isinstance(value, cel.Failed):
                 raise ValueError(f"{field.full_name}: default {text}: {value.why}")
-        if expression is None or expression.constant:
+        if expression is None or constant:
             if value is not None:
                 _try_out(descriptor, field, text, assign, value)
 

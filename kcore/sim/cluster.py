@@ -13,9 +13,9 @@ from pathlib import Path
 
 from kcore_api.runtime.v1 import api_pb2 as cri_pb
 
-from kcore import controllers
 from kcore.chance import Chance
 from kcore.clock import LoopClock
+from kcore.controllers import run as controllers
 from kcore.kernel.record import Record
 from kcore.kubelet import node as kubelet_node
 from kcore.kubelet import run as kubelet

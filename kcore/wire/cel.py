@@ -19,6 +19,7 @@ This is the only file that imports the CEL runtime, and that takes long: who mus
 it late. Knows no kind.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,10 +62,11 @@ class Activation:
 
 
 class Expression:
-    """A compiled expression; immutable."""
+    """A compiled expression; immutable, but that it may be compiled when it is first needed."""
 
     __slots__ = (
         "_activation",
+        "_environment",
         "_eval",
         "_price",
         "_serialize",
@@ -76,18 +78,27 @@ class Expression:
         "uses_old",
     )
 
-    def __init__(self, text: str, environment: Any, priced: bool) -> None:
-        """`text` is in proto names; RuntimeError says what is wrong with it."""
+    def __init__(
+        self, text: str, environment: Callable[[], Any], *, priced: bool = False, late: bool = False
+    ) -> None:
+        """`text` is in proto names; RuntimeError says what is wrong with it.
+
+        `late`: nothing is, and it is compiled when it is first evaluated.
+        """
         self.text = text
-        compiled = environment.compile(text)
-        self._eval = compiled.eval
-        # None: it is cheap, or ours; else it has a price, reckoned when it matters.
+        self._environment = environment
         names = _LITERAL.sub("", text)
-        self._serialize = None if not priced or price.always_cheap(names) else compiled.serialize
+        # None: it is cheap, or ours; else it has a price, reckoned when it matters.
+        self._serialize: Callable[[], bytes] | None = None
         self._price: price.Price | None = None
         # Of its value, as the runtime says it: "BOOL", "LIST<INT>", a message's full name.
-        self.type: str = compiled.return_type().name()
-        self._activation = environment.Activation
+        self.type = ""
+        self._eval: Callable[[Any], Any] = self._first_eval
+        self._activation: Callable[[Any], Any] = self._first_activation
+        if not late:
+            compiled = self._compile()
+            if priced and not price.always_cheap(names):
+                self._serialize = compiled.serialize
         # Fields of `self` and `old_self` that are looked at; None: anything.
         self.parts = _parts(text)
         self.uses_old = re.search(r"\bold_self\b", names) is not None
@@ -95,6 +106,20 @@ class Expression:
         self.idle_without = _idle_without(text)
         # Set where the value is the same for every message, always.
         self.constant = self.parts == frozenset() and not re.search(r"\bnow\b", names)
+
+    def _compile(self) -> Any:
+        environment = self._environment()
+        compiled = environment.compile(self.text)
+        self._eval, self._activation = compiled.eval, environment.Activation
+        self.type = compiled.return_type().name()
+        return compiled
+
+    def _first_eval(self, activation: Any) -> Any:
+        return self._compile().eval(activation)
+
+    def _first_activation(self, data: Any) -> Any:
+        self._activation = self._environment().Activation
+        return self._activation(data)
 
     @property
     def unbounded(self) -> bool:
@@ -178,8 +203,12 @@ class Engine:
         *,
         timed: bool = False,
         wary: Callable[[str], bool] = lambda _: False,
+        late: bool = False,
     ) -> None:
         """`pool` has all message types that expressions speak of; `timed`: they know `now`.
+
+        `late`: all expressions are known to be good, and in proto names. Each is compiled when it
+        is first evaluated; most never are.
 
         `wary`: of which message types anybody may write expressions. Those have a price: what is
         too dear on any object is refused, what is on one object is not evaluated on it.
@@ -187,17 +216,20 @@ class Engine:
         self._pool = pool
         self._wary = wary
         self._timed = timed
+        self.late = late
         self._functions = _functions(pool)
         self._environments: dict[str, Any] = {}
 
     def compile(self, text: str, message_type: str) -> Expression:
         """The expression over `self` of this type. ValueError says where it is wrong."""
-        environment = self._environment(message_type)
+        environment = functools.partial(self._environment, message_type)
+        if self.late:
+            return Expression(text, environment, late=True)
         priced = self._wary(message_type)
         rewritten = text
         for _ in range(64):
             try:
-                expression = Expression(rewritten, environment, priced)
+                expression = Expression(rewritten, environment, priced=priced)
                 break
             except RuntimeError as error:
                 better = self._with_proto_names(rewritten, str(error))
@@ -213,7 +245,7 @@ class Engine:
     def compile_condition(self, text: str, message_type: str) -> Expression:
         """As `compile`, of what is true or false."""
         expression = self.compile(text, message_type)
-        if expression.type not in ("BOOL", "DYN"):
+        if not self.late and expression.type not in ("BOOL", "DYN"):
             said = f"it is {expression.type}, and a condition is true or false"
             raise ValueError(f"{message_type}: {text}: {said}")
         return expression

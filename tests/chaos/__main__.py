@@ -46,7 +46,7 @@ FULL: dict[str, Run] = {
     "P6": partial(flips.prove, flips=200),
     "P7": partial(linearizable.prove, operations=30_000),
     "P8": partial(watching.prove, watchers=50, events=500_000, kills=10, retained=500),
-    "P9": partial(stuck.prove, watchers=100, updates=100_000),
+    "P9": partial(stuck.prove, watchers=100, updates=100_000, slower=3.0),
     "P23": partial(retries.prove, operations=2_000, kills=20),
 }
 SMALL: dict[str, Run] = {

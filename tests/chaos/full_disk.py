@@ -22,12 +22,15 @@ from tests.chaos.server import Server
 from tests.chaos.workload import Watcher, Workload
 
 _SIZE = 8 << 20
+# It stays full until so much was read.
+_READS = 20
+_PATIENCE_SECONDS = 20.0
 
 
 async def prove(
     root: Path, backing: Backing, mutant: str = "", seed: int = 1, *, rounds: int, wait: float
 ) -> Proof:
-    """Fills it so many times; it stays full for `wait` seconds."""
+    """Fills it so many times; it stays full for `wait` seconds, or longer."""
     proof = Proof("P5", "a full disk is survived")
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=700", "chaos", str(root)], check=True
@@ -65,15 +68,19 @@ async def prove(
                     await asyncio.sleep(0.01)
                 _fill(ballast)
                 begun = now()
-                await _until_refused(api)
+                fillers = await _until_refused(api)
                 refused.append(now() - begun)
                 counted = len(clients.history.reads)
                 await asyncio.sleep(wait)
+                patient_until = now() + _PATIENCE_SECONDS
+                while len(clients.history.reads) < counted + _READS and now() < patient_until:
+                    await asyncio.sleep(0.05)
                 reads += len(clients.history.reads) - counted
                 ballast.unlink()
                 begun = now()
                 await _until_written(api)
                 recovered.append(now() - begun)
+                await _clear(api, fillers)
             had = clients.history.written()
             while clients.history.written() < had + 50:
                 await asyncio.sleep(0.01)
@@ -92,7 +99,7 @@ async def prove(
     proof.count("times full", rounds)
     proof.bound("refused after", max(refused), 1.0, "s")
     proof.bound("written again after", max(recovered), 5.0, "s")
-    proof.count("reads while full", reads, 20 * rounds)
+    proof.count("reads while full", reads, _READS * rounds)
     proof.count("writes refused for it", sum("full" in one for one in said), rounds)
     proof.complain([] if same else ["the server was started again"])
     proof.complain(clients.complaints)
@@ -114,22 +121,37 @@ def _fill(ballast: Path) -> None:
                 continue
 
 
-async def _until_refused(api: channel.Channel) -> None:
+async def _until_refused(api: channel.Channel) -> int:
+    """Makes objects that nobody replaces, or compaction might make room for ever; how many."""
     for number in range(2_000):
         try:
-            await _write(api, number)
+            await _write(api, _made(number))
         except ApiError as error:
             if error.reason is not Reason.EXHAUSTED:
                 raise AssertionError(f"a full disk is {error!r}") from error
-            return
+            return number
     raise AssertionError("a full disk takes everything")
 
 
 async def _until_written(api: channel.Channel) -> None:
+    await _insist(api, _made(0))
+
+
+async def _clear(api: channel.Channel, fillers: int) -> None:
+    """Takes away what the disk was filled with; also that takes room, for a while."""
+    # The first was written when there was room again, if there was none.
+    for number in range(max(1, fillers)):
+        operation = pb.Operation(ref=_ref(number))
+        operation.delete.SetInParent()
+        await _insist(api, operation)
+
+
+async def _insist(api: channel.Channel, operation: pb.Operation) -> None:
+    """Writes, as soon as there is room."""
     begun = now()
     while True:
         try:
-            await _write(api, 0)
+            await _write(api, operation)
             return
         except ApiError as error:
             if now() - begun > 20:
@@ -137,11 +159,18 @@ async def _until_written(api: channel.Channel) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _write(api: channel.Channel, number: int) -> None:
-    made = config_map_pb2.ConfigMap(data={"pad": str(number) * 2000})
-    made.metadata.name, made.metadata.namespace = "filler", workload.SPACE
-    operation = pb.Operation(ref=pb.Ref(kind=workload.KIND))
+def _ref(number: int) -> pb.Ref:
+    return pb.Ref(kind=workload.KIND, namespace=workload.SPACE, name=f"filler-{number}")
+
+
+def _made(number: int) -> pb.Operation:
+    made = config_map_pb2.ConfigMap(data={"pad": "x" * 8000})
+    operation = pb.Operation(ref=_ref(number))
     operation.apply.object = made.SerializeToString()
     operation.apply.force = True
+    return operation
+
+
+async def _write(api: channel.Channel, operation: pb.Operation) -> None:
     transaction = pb.Transaction(operations=[operation], manager="setting")
     await api.commit(pb.CommitRequest(transactions=[transaction]))

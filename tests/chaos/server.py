@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,11 @@ from kcore.wire.errors import ApiError
 from tests.chaos.history import now
 
 HERE = Path(__file__).resolve().parents[2]
+# Compiled once, as an installation is, whatever the surroundings say.
+_COMPILED = {
+    "PYTHONDONTWRITEBYTECODE": "",
+    "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "kcx-compiled"),
+}
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -70,7 +76,7 @@ class Server:
                 stdout=out,
                 stderr=out,
                 cwd=HERE,
-                env={**os.environ, "PYTHONPATH": f"{HERE}:{HERE / 'generated'}"},
+                env={**os.environ, **_COMPILED, "PYTHONPATH": f"{HERE}:{HERE / 'generated'}"},
                 start_new_session=True,
             )
 

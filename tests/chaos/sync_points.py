@@ -22,7 +22,7 @@ from tests.chaos.backing import Backing, Sqlite
 from tests.chaos.proof import Proof
 from tests.chaos.server import HERE
 
-_ROUNDS = 40
+_ROUNDS = 100
 _ACK = b"acknowledged "
 
 
@@ -65,8 +65,9 @@ async def script(path: Path) -> None:
         sys.stdout.flush()
         if number % 9 == 8:
             await store.compact(last - 5)
-        if number % 13 == 12:
-            # Closing checkpoints; and what was never closed is taken up elsewhere.
+        if number % 80 == 79:
+            # Closing checkpoints; and what was never closed is taken up elsewhere. Not sooner:
+            # calls are counted for each thread, and the store has a new one each time.
             await store.close()
             opened = await store.open()
     await store.close()

@@ -10,10 +10,10 @@ import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import config_map_pb2, event_pb2, secret_pb2
 
-from kcore import controllers
 from kcore.chance import Chance
 from kcore.clock import LoopClock
 from kcore.controllers import deployment, garbage, replicaset
+from kcore.controllers import run as controllers
 from kcore.reconcile import loop, transaction
 from kcore.reconcile.controller import Controller, Result, Said, itself
 from kcore.reconcile.owner import reference

@@ -6,11 +6,11 @@ import pathlib
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
-from kcore import controllers
 from kcore.chance import Chance
 from kcore.client import channel
 from kcore.client.kubeconfig import Target
 from kcore.clock import SystemClock
+from kcore.controllers import run as controllers
 from kcore.reconcile import transaction
 from tests.apiserver import world
 from tests.controllers import plant

@@ -25,10 +25,11 @@ from kcore_api.kcore.core.v1 import (
     secret_pb2,
 )
 
-from kcore import admission, controllers
+from kcore import admission
 from kcore.chance import Chance
 from kcore.clock import LoopClock
 from kcore.controllers import namespace, pod
+from kcore.controllers import run as controllers
 from kcore.kernel import kernel, schema
 from kcore.kernel.record import Record
 from kcore.kernel.store.memory import MemoryStore

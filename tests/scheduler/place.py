@@ -25,7 +25,7 @@ from kcore.wire.api import Api
 Pod = pod_pb2.Pod
 Node = node_pb2.Node
 
-_SCHEMA = schema.compile_schema(kinds.built_in_bytes())
+_SCHEMA = schema.compile_schema(kinds.built_in_bytes(), proven=True)
 _SCHEDULER = identity.User("system:kube-scheduler", (identity.AUTHENTICATED,))
 
 

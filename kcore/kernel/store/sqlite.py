@@ -491,28 +491,30 @@ def _row(record: Record, checksum: int) -> tuple[Any, ...]:
 
 def record_of(row: Sequence[Any]) -> Record:
     """A row's record; `Refused` where it is not what was written."""
-    position = row[0]
+    # In the order of the table's columns; by position, since a start makes one of each row.
+    position, kind, namespace, name, uid, verb, body, actor, because, time, *more = row
+    request_id, manager, subresource, checksum = more
     try:
         record = Record(
-            revision=position >> 10,
-            ordinal=position & 1023,
-            key=Key(row[1], row[2], row[3]),
-            uid=row[4],
-            verb=_VERBS[row[5]],
-            body=row[6],
-            actor=row[7],
-            because=row[8],
-            time=row[9],
-            request_id=row[10],
-            manager=row[11],
-            subresource=row[12],
+            position >> 10,
+            Key(kind, namespace, name),
+            uid,
+            _VERBS[verb],
+            body,
+            actor,
+            because,
+            time,
+            request_id,
+            manager,
+            subresource,
+            position & 1023,
         )
-        good = record.checksum() == row[13]
+        good = record.checksum() == checksum
     except (KeyError, TypeError, AttributeError):
         good = False
     if not good:
         raise Refused(
-            f"the log's record at revision {position >> 10} of {row[1]}/{row[2]}/{row[3]} is "
+            f"the log's record at revision {position >> 10} of {kind}/{namespace}/{name} is "
             "damaged: its checksum does not match (`kcore check` names all that are)"
         )
     return record
