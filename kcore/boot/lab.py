@@ -117,7 +117,7 @@ async def make(lab: Lab, clock: Clock, chance: Chance) -> None:
     if lab.apart:
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
     for machine in every:
-        if not (_NAMESPACES / machine.namespace).exists():
+        if not await _is_joined(machine):
             await _join(lab, machine)
         machine.setup.place.make()
     home = every[0].setup.place
@@ -144,6 +144,9 @@ async def remove(lab: Lab) -> list[str]:
             if root.exists():
                 arguments = [sys.executable, "-m", "kcore", "down", "--root", str(root)]
                 await _run(*inside(machine), *arguments)
+            # First, and waited for: with its namespace it goes only some time later.
+            with contextlib.suppress(LabError):
+                await _ip("link", "delete", machine.device)
             await _ip("netns", "delete", machine.namespace)
             removed.append(machine.name)
     with contextlib.suppress(LabError):
@@ -180,9 +183,21 @@ def _address(lab: Lab, number: int) -> str:
     return f"172.{lab.network}.{link}.{10 + number}"
 
 
+async def _is_joined(machine: Machine) -> bool:
+    """Whether its namespace is there, whole: the way out is made last."""
+    try:
+        await _ip("-n", machine.namespace, "route", "get", "192.0.2.1")
+    except LabError:
+        return False
+    return True
+
+
 async def _join(lab: Lab, machine: Machine) -> None:
     """A namespace on the bridge, with the machine itself for a way out."""
     name = machine.namespace
+    for left in (("link", "delete", machine.device), ("netns", "delete", name)):
+        with contextlib.suppress(LabError):
+            await _ip(*left)
     await _ip("netns", "add", name)
     await _ip("-n", name, "link", "set", "lo", "up")
     peer = ("type", "veth", "peer", "name", machine.device)

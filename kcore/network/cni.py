@@ -227,7 +227,8 @@ async def _run(*command: str, text: str = "", may_fail: bool = False) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=subprocess.PIPE,
+            # A program that reads nothing may be gone before nothing could be written.
+            stdin=subprocess.PIPE if text else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -235,7 +236,7 @@ async def _run(*command: str, text: str = "", may_fail: bool = False) -> str:
         if may_fail:
             return ""
         raise NetworkError(f"{command[0]} is not installed") from error
-    output, errors = await process.communicate(text.encode())
+    output, errors = await process.communicate(text.encode() if text else None)
     if process.returncode and not may_fail:
         said = errors.decode("utf-8", "replace").strip()
         raise NetworkError(f"{' '.join(command)}: {said}")

@@ -5,14 +5,16 @@
         nft.listing("table ip kcore")         # JSON; "" where there is no such thing
 
 In process a change of one element takes a tenth of a millisecond, by the program `nft` a hundred
-times as long. The library is not thread-safe: one caller at a time. It acts in the network
-namespace of its process. `Watch` tells of changes that others make.
+times as long. The library is not thread-safe, so there is one call at a time; `close` waits for one
+that another thread is still in. It acts in the network namespace of its process. `Watch` tells of
+changes that others make.
 """
 
 import ctypes
 import ctypes.util
 import socket
 import struct
+import threading
 from types import TracebackType
 
 _JSON = 1 << 4
@@ -52,6 +54,7 @@ class Nft:
         library.nft_ctx_output_set_flags.argtypes = (ctypes.c_void_p, ctypes.c_uint)
         library.nft_run_cmd_from_buffer.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
         self._library = library
+        self._one_at_a_time = threading.Lock()
         self._context = library.nft_ctx_new(0)
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
@@ -69,9 +72,10 @@ class Nft:
 
     def close(self) -> None:
         """Gives everything back."""
-        if self._context:
-            self._library.nft_ctx_free(self._context)
-            self._context = None
+        with self._one_at_a_time:
+            if self._context:
+                self._library.nft_ctx_free(self._context)
+                self._context = None
 
     def run(self, script: str) -> None:
         """Carries it out as one transaction."""
@@ -87,11 +91,13 @@ class Nft:
             raise
 
     def _run(self, script: str, flags: int) -> str:
-        assert self._context, "closed"
-        self._library.nft_ctx_output_set_flags(self._context, flags)
-        failed = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
-        output = self._library.nft_ctx_get_output_buffer(self._context) or b""
-        errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
+        with self._one_at_a_time:
+            if not self._context:
+                raise NftError("closed")
+            self._library.nft_ctx_output_set_flags(self._context, flags)
+            failed = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
+            output = self._library.nft_ctx_get_output_buffer(self._context) or b""
+            errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
         if failed:
             # Of a long script the first words tell enough, and the library points at wrong lines.
             raise NftError(errors.decode("utf-8", "replace").strip()[:500] or "nft failed")

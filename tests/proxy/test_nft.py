@@ -328,3 +328,25 @@ def test_other_tables_are_left_alone(library: nft.Nft) -> None:
     rules = start(library, served(0))
     change(library, rules, served(1))
     assert "accept" in library.listing("table ip theirs")
+
+
+def test_closing_waits_for_whoever_is_in_it(wire: None) -> None:
+    with _inside(CLIENT):
+        made = nft.Nft()
+    begun, ended = threading.Event(), []
+
+    def work() -> None:
+        with _inside(CLIENT), contextlib.suppress(nft.NftError):
+            while True:
+                made.run("add table ip kcore\ndelete table ip kcore\n")
+                begun.set()
+        ended.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    made.close()
+    thread.join(10)
+    assert ended == [True]
+    with pytest.raises(nft.NftError, match="closed"):
+        made.run("add table ip kcore\n")
