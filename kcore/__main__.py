@@ -185,10 +185,10 @@ async def _first(opened: "kernel.Kernel", setup: "Setup") -> None:
 
     from kcore.boot import certificates
     from kcore.boot import setup as setups
-    from kcore.controllers import cluster, namespace
+    from kcore.controllers import cluster, namespace, roles
 
     has = cluster.Cluster(setups.CLUSTER_CIDR, certificates.reachable_address(), port=setup.port)
-    steps = [*namespace.first(), *cluster.first(has)]
+    steps = [*namespace.first(), *cluster.first(has), *roles.first()]
     answer = await opened.commit(pb.CommitRequest(transactions=steps), "system:boot")
     for result in answer.results:
         # What is there already is refused, and that is as well.

@@ -3,18 +3,24 @@
 `decide(user, verb, kind, namespace, name, subresource)` denies unless a rule allows. Verbs are
 Kubernetes': get, list, watch, create, update, patch, delete; what is not a kind's has names of its
 own here (`CAUSE`, `IMPERSONATE`). A namespace or a name of "" means all of them, so a rule that is
-about one name does not cover it. Until roles are objects the rules are the table below.
+about one name does not cover it. `decide` alone knows the table below, which is the components'
+and the group system:masters': it holds whatever objects say, so nobody locks himself out. An
+`Authorizer` asks the roles that are objects as well.
 
-Pure; knows the kinds that components need, and no object. Where a permission hangs on an object's
-content (a kubelet writes the pods of its own node), the decision says so in `bound_to`, and whoever
-has the object must look.
+The table is pure; it knows the kinds that components need, and no object. Where a permission hangs
+on an object's content (a kubelet writes the pods of its own node, and reads what they refer to),
+the decision says so in `bound_to`, and whoever has the object must look.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
+from kcore.apiserver import policy
 from kcore.apiserver.identity import MASTERS, User
+from kcore.kernel.record import Stored
+from kcore.kernel.schema import Schema
 
 NODE = "kcore.core.v1.Node"
 POD = "kcore.core.v1.Pod"
@@ -22,8 +28,10 @@ _EVENT = "kcore.core.v1.Event"
 _LEASE = "kcore.coordination.v1.Lease"
 _POOL = "kcore.core.v1.Pool"
 _NAMESPACE = "kcore.core.v1.Namespace"
-_SERVICE_ACCOUNT = "kcore.core.v1.ServiceAccount"
-_REFERRED_TO = ("kcore.core.v1.ConfigMap", "kcore.core.v1.Secret")
+SERVICE_ACCOUNT = "kcore.core.v1.ServiceAccount"
+CONFIG_MAP = "kcore.core.v1.ConfigMap"
+SECRET = "kcore.core.v1.Secret"
+_REFERRED_TO = (CONFIG_MAP, SECRET)
 _NETWORK = ("kcore.core.v1.Service", "kcore.discovery.v1.EndpointSlice")
 
 ANY = "*"
@@ -118,8 +126,8 @@ def _of_node(node: str) -> tuple[_Rule, ...]:
         _Rule(frozenset(("create",)), (NODE,), (LINK,), names=(node,)),
         _Rule(frozenset(("create", "delete")), (POD,), bound=True),
         _Rule(_CHANGE, (POD,), ("status",), bound=True),
-        _Rule(READ, _REFERRED_TO, named=True),
-        _Rule(frozenset(("get",)), (_SERVICE_ACCOUNT,), named=True),
+        _Rule(READ, _REFERRED_TO, named=True, bound=True),
+        _Rule(frozenset(("get",)), (SERVICE_ACCOUNT,), named=True),
         _Rule(_EVENTS, (_EVENT,)),
         _Rule(READ | WRITE, (_LEASE,), namespaces=("kube-node-lease",), names=(node,)),
     )
@@ -161,6 +169,90 @@ def _about(
 
 
 _DENIED = Decision(False, "no rule allows it")
+_ENDED = Decision(False, "the credentials are no longer good")
+# So many are remembered.
+_DECISIONS = 16_384
+
+
+class Objects(Protocol):
+    """What is asked of the kernel: objects as they are now."""
+
+    @property
+    def schema(self) -> Schema:
+        """The kinds."""
+        ...
+
+    def shown_all(self, kind: str, path: str = "", value: str = "") -> Iterable[Stored]:
+        """The objects of a kind, or those with this value of a selectable path."""
+        ...
+
+    def changed(self, kind: str) -> int:
+        """The last revision that changed an object of the kind."""
+        ...
+
+
+def policy_of(objects: Objects) -> policy.Policy:
+    """What the roles and bindings say, now."""
+    return policy.compile_policy(lambda kind: (stored.body for stored in objects.shown_all(kind)))
+
+
+class Authorizer:
+    """Decides by the table, then by the objects. What was decided holds until one of them changes.
+
+    Which objects a decision was made by is told by the last changes of their kinds: there is no
+    feed to be behind, and a revoked permission is gone for the very next operation.
+    """
+
+    def __init__(self, objects: Objects, lasts: Callable[[User], bool] = lambda _: True) -> None:
+        """`lasts`: whether somebody's credentials are good still."""
+        self._objects = objects
+        self._lasts = lasts
+        self._stamp: tuple[int, ...] = ()
+        self._policy = policy.Policy({}, {})
+        self._decided: dict[tuple[User, str, str, str, str, str], Decision] = {}
+
+    def __call__(
+        self,
+        user: User,
+        verb: str,
+        kind: str,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+    ) -> Decision:
+        """Whether the user may, as `decide`."""
+        if user.claim is not None and not self._lasts(user):
+            return _ENDED
+        self._refresh()
+        asked = user, verb, kind, namespace, name, subresource
+        found = self._decided.get(asked)
+        if found is None:
+            if len(self._decided) >= _DECISIONS:
+                self._decided.clear()
+            found = self._decided[asked] = self._decide(*asked)
+        return found
+
+    def _refresh(self) -> None:
+        changed = self._objects.changed
+        stamp = (self._objects.schema.revision, *[changed(kind) for kind in policy.KINDS])
+        if stamp != self._stamp:
+            self._policy = policy_of(self._objects)
+            self._decided.clear()
+            self._stamp = stamp
+
+    def _decide(
+        self, user: User, verb: str, kind: str, namespace: str, name: str, subresource: str
+    ) -> Decision:
+        decision = decide(user, verb, kind, namespace, name, subresource)
+        if decision.allowed and not decision.bound_to:
+            return decision
+        known = self._objects.schema.kinds.get(kind)
+        group, plural = (known.group, known.plural) if known is not None else ("", kind)
+        if known is not None and not known.namespaced:
+            # A role within a namespace is not about what is outside of all.
+            namespace = ""
+        reason = self._policy.reason(user, verb, group, plural, subresource, namespace, name)
+        return Decision(True, reason) if reason else decision
 
 
 def _applying(user: User, node: str) -> Iterable[tuple[str, tuple[_Rule, ...]]]:

@@ -114,6 +114,8 @@ class _Line:
 
     session: str
     node: str
+    # Raises what its caller is told who may no longer have it.
+    permit: Callable[[], object]
     # To the kubelet, and from it.
     down: Pipe[node_pb2.SessionResponse] = field(default_factory=Pipe)
     up: Pipe[node_pb2.SessionRequest] = field(default_factory=Pipe)
@@ -166,6 +168,14 @@ class Broker:
         for line in list(self._open):
             line.break_off(error)
 
+    def recheck(self) -> None:
+        """Ends the streams whose callers may no longer have them."""
+        for line in list(self._open):
+            try:
+                line.permit()
+            except ApiError as error:
+                line.break_off(error)
+
     async def link(self, node: str) -> AsyncGenerator[node_pb2.OpenSession, None]:
         """What the node's kubelet is asked for. Ends by ApiError when another link replaces it."""
         mine = _Link()
@@ -197,10 +207,12 @@ class Broker:
         node: str,
         wanted: node_pb2.OpenSession,
         frames: AsyncIterator[node_pb2.SessionResponse],
+        permit: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[node_pb2.SessionRequest, None]:
         """A stream to a node: `frames` go to its kubelet, what the kubelet answers is given.
 
-        `wanted` says what is wanted; its session id is drawn here.
+        `wanted` says what is wanted; its session id is drawn here. `permit` raises when the caller
+        may no longer.
         """
         link = self._links.get(node)
         if link is None:
@@ -212,7 +224,7 @@ class Broker:
         if sum(line.node == node for line in self._waiting.values()) >= WAITING_STREAMS:
             said = f'{WAITING_STREAMS} streams wait for the kubelet of node "{node}"'
             raise ApiError(Reason.EXHAUSTED, said, retry_seconds=1.0)
-        line = _Line(self._chance.token(_ID_LETTERS), node)
+        line = _Line(self._chance.token(_ID_LETTERS), node, permit)
         self._waiting[line.session] = line
         self._open[line] = None
         asked = node_pb2.OpenSession()

@@ -21,6 +21,8 @@ UNAUTHENTICATED = "system:unauthenticated"
 MASTERS = "system:masters"
 NODES = "system:nodes"
 NODE_PREFIX = "system:node:"
+ACCOUNT_PREFIX = "system:serviceaccount:"
+ACCOUNTS = "system:serviceaccounts"
 # Of gRPC: the peer's certificate among a connection's properties.
 PEER_CERTIFICATE = "x509_pem_cert"
 
@@ -31,11 +33,27 @@ Connection = Mapping[str, Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a service account's token is bound to: it is good no longer than all of it is there."""
+
+    namespace: str
+    account: str
+    account_uid: str
+    # Empty: no pod.
+    pod: str
+    pod_uid: str
+    # Seconds since 1970.
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """Somebody, by name, and the groups they are in."""
 
     name: str
     groups: tuple[str, ...] = ()
+    # Of those who came by a service account's token.
+    claim: Claim | None = None
 
     @property
     def node(self) -> str:
@@ -43,6 +61,19 @@ class User:
         if NODES in self.groups and self.name.startswith(NODE_PREFIX):
             return self.name.removeprefix(NODE_PREFIX)
         return ""
+
+
+def account_of(name: str) -> tuple[str, str] | None:
+    """Namespace and name of the service account that a user is; None: it is none."""
+    if not name.startswith(ACCOUNT_PREFIX):
+        return None
+    namespace, _, account = name.removeprefix(ACCOUNT_PREFIX).partition(":")
+    return (namespace, account) if namespace and account else None
+
+
+def account_groups(namespace: str) -> tuple[str, ...]:
+    """The groups of a namespace's service accounts."""
+    return ACCOUNTS, f"{ACCOUNTS}:{namespace}", AUTHENTICATED
 
 
 Identify = Callable[[Metadata, Callable[[], Connection]], User]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kcore.apiserver import serve
 from kcore.apiserver.allowance import Allowance
+from kcore.apiserver.authorize import Authorizer
 from kcore.apiserver.broker import Broker
 from kcore.apiserver.identity import ADMIN, Tokens, User, of_certificate, of_socket
 from kcore.apiserver.metrics import Metrics
@@ -31,6 +32,8 @@ from kcore.tasks import Tasks
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3.0
+# A watch or a stream outlives its permission by no more.
+RECHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Apiserver:
     ) -> None:
         """`tasks`: where streams live."""
         self.kernel = kernel
+        self._clock = clock
+        self.authorizer = Authorizer(kernel)
         self.broker = Broker(tasks, chance)
         self.allowance = Allowance()
         self.metrics = Metrics(
@@ -110,7 +115,14 @@ class Apiserver:
 
     def session(self, user: User) -> Session:
         """The Api for somebody in this process."""
-        return Session(self.kernel, user)
+        return Session(self.kernel, user, self.authorizer)
+
+    async def recheck(self) -> None:
+        """Ends what goes on when its permission ends, for ever."""
+        while True:
+            await self._clock.sleep(RECHECK_SECONDS)
+            self.kernel.feed.recheck()
+            self.broker.recheck()
 
     def streams(self, user: User) -> Streams:
         """PodStreams and NodeLink for somebody in this process."""
@@ -128,6 +140,7 @@ async def serving(
             kernel,
             apiserver.services,
             apiserver.broker,
+            apiserver.authorizer,
             apiserver.metrics,
             clock,
             _listeners(listeners),
@@ -136,6 +149,7 @@ async def serving(
         probe = Probe(apiserver.metrics.text, {"kernel": apiserver.services.ready})
         try:
             await server.start()
+            tasks.start(apiserver.recheck(), "apiserver-recheck")
             if listeners.probe:
                 host, _, port = listeners.probe.rpartition(":")
                 try:

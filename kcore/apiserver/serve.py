@@ -28,10 +28,17 @@ from google.rpc import status_pb2
 from kcore.apiserver import authorize, metrics
 from kcore.apiserver.allowance import Allowance
 from kcore.apiserver.broker import Broker
-from kcore.apiserver.identity import ANONYMOUS, AUTHENTICATED, Identify, User
+from kcore.apiserver.identity import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    Identify,
+    User,
+    account_groups,
+    account_of,
+)
 from kcore.apiserver.metrics import Metrics
 from kcore.apiserver.services import Call, Method, Services
-from kcore.apiserver.session import Kernel, Session
+from kcore.apiserver.session import Decide, Kernel, Session
 from kcore.apiserver.streams import Streams
 from kcore.clock import Clock
 from kcore.wire import errors
@@ -108,10 +115,11 @@ class Listener:
 class Gate:
     """From a call's metadata and connection to a `Call`."""
 
-    def __init__(self, kernel: Kernel, broker: Broker) -> None:
-        """`kernel` and `broker`: what sessions are made for."""
+    def __init__(self, kernel: Kernel, broker: Broker, decide: Decide) -> None:
+        """`kernel` and `broker`: what sessions are made for; `decide`: who may do what."""
         self._kernel = kernel
         self._broker = broker
+        self._decide = decide
         self._of_user = functools.lru_cache(maxsize=KNOWN_CALLERS)(self._make)
 
     def call(self, identify: Identify, context: Context, anybody: bool) -> Call:
@@ -142,18 +150,26 @@ class Gate:
         )
 
     def _make(self, user: User) -> tuple[Session, Streams]:
-        session = Session(self._kernel, user)
+        session = Session(self._kernel, user, self._decide)
         return session, Streams(session, self._broker)
 
     def _impersonated(self, user: User, name: str, groups: tuple[str, ...]) -> User:
         if not name:
             said = "kcore-impersonate-group needs a kcore-impersonate-user"
             raise ApiError(Reason.INVALID, said)
-        for what, one in ((authorize.USERS, name), *((authorize.GROUPS, g) for g in groups)):
-            if not authorize.decide(user, authorize.IMPERSONATE, what, "", one, "").allowed:
-                said = authorize.denial(user, authorize.IMPERSONATE, what, "", "", one)
+        wanted = [(authorize.GROUPS, "", group) for group in groups]
+        account = account_of(name)
+        if account is not None:
+            wanted.append((authorize.SERVICE_ACCOUNT, *account))
+            groups = groups or account_groups(account[0])
+        else:
+            wanted.append((authorize.USERS, "", name))
+        for what, namespace, one in wanted:
+            if not self._decide(user, authorize.IMPERSONATE, what, namespace, one, "").allowed:
+                plural = "serviceaccounts" if account and what != authorize.GROUPS else what
+                said = authorize.denial(user, authorize.IMPERSONATE, plural, "", namespace, one)
                 raise ApiError(Reason.FORBIDDEN, said)
-        return User(name, (*groups, AUTHENTICATED))
+        return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))), user.claim)
 
     def _check_seen(self, cluster: str, seen: str) -> None:
         """Refuses callers who mean another cluster, or one that knew more than this."""
@@ -286,6 +302,7 @@ class Server:
         kernel: Kernel,
         services: Services,
         broker: Broker,
+        decide: Decide,
         counted: Metrics,
         clock: Clock,
         listeners: Sequence[Listener],
@@ -293,7 +310,7 @@ class Server:
     ) -> None:
         """Call `start`."""
         self._listeners = listeners
-        gate = Gate(kernel, broker)
+        gate = Gate(kernel, broker, decide)
         self._servers: list[grpc.aio.Server] = []
         for listener in listeners:
             server = grpc.aio.server(options=OPTIONS)

@@ -7,23 +7,27 @@ caller, and takes the methods in `…_bytes`, which answer with bytes ready to b
 asked for each operation after decoding, so no face, batch, guard, dry run or reading of the past is
 a way around it. What an operation leaves to its object (namespace, name) is read off it by the
 kernel and written into the reference, and the kernel refuses an object that says otherwise: what is
-checked is what is stored.
+checked is what is stored. What hangs on the whole object (which permissions a role gives away, who
+is said to own it) is judged on what a dry run says will be stored, and a guard holds the object
+still until it is.
 
 It must not know how a caller came in, nor how the kernel keeps anything.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.api.v1 import auth_pb2
 from kcore_api.kcore.core.v1 import pod_pb2
+from kcore_api.kcore.meta.v1 import meta_pb2
 
 import kcore
-from kcore.apiserver import authorize
+from kcore.apiserver import authorize, escalation, policy, reference
 from kcore.apiserver.authorize import Decision
-from kcore.apiserver.identity import User
+from kcore.apiserver.identity import MASTERS, User
+from kcore.kernel import frame
 from kcore.kernel.record import Key, Stored
 from kcore.kernel.schema import Schema
 from kcore.wire import errors
@@ -80,6 +84,14 @@ class Kernel(Protocol):
 
     def shown(self, key: Key) -> Stored | None:
         """One object as it is seen here, maybe a moment late."""
+        ...
+
+    def shown_all(self, kind: str, path: str = "", value: str = "") -> Iterable[Stored]:
+        """The objects of a kind, or those with this value of a selectable path."""
+        ...
+
+    def changed(self, kind: str) -> int:
+        """The last revision that changed an object of the kind."""
         ...
 
     async def list(self, request: pb.ListRequest, user: str = "") -> bytes:
@@ -152,17 +164,18 @@ class Session:
             for name in selection.names or ("",):
                 self.check("watch", selection.kind, selection.namespace, name)
                 named.add((selection.kind, name))
-        user, decide = self.user, self._decide
 
         def allowed(kind: str, namespace: str, name: str) -> bool:
             # That one may watch an object by its name is no leave to watch all by theirs.
             name = name if (kind, name) in named else ""
-            return decide(user, "watch", kind, namespace, name, "").allowed
+            return self._decided("watch", kind, namespace, name).allowed
 
         return self._kernel.watch(request, allowed)
 
     async def commit(self, request: pb.CommitRequest) -> pb.CommitResponse:
         """Transactions. One alone raises its error; of several each result has its own."""
+        if any(self._needs_judgement(one) for one in request.transactions):
+            return await self._commit_judged(request)
         refused: dict[int, ApiError] = {}
         permitted = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
         for index, transaction in enumerate(request.transactions):
@@ -210,7 +223,7 @@ class Session:
     ) -> Decision:
         """Raises FORBIDDEN unless the caller may."""
         namespace = self._namespace(kind, namespace)
-        decision = self._decide(self.user, verb, kind, namespace, name, subresource)
+        decision = self._decided(verb, kind, namespace, name, subresource)
         if decision.allowed:
             return decision
         raise self.forbidden(verb, kind, namespace, name, subresource)
@@ -228,6 +241,106 @@ class Session:
         """A pod as it is, whatever the caller may; None where there is none."""
         found = self._kernel.shown(Key(authorize.POD, namespace, name))
         return pod_pb2.Pod.FromString(found.body) if found is not None else None
+
+    def _decided(
+        self, verb: str, kind: str, namespace: str, name: str, subresource: str = ""
+    ) -> Decision:
+        """Whether the caller may, and for reading also what hangs on what his node's pods say."""
+        decision = self._decide(self.user, verb, kind, namespace, name, subresource)
+        if decision.bound_to and verb in authorize.READ:
+            pods = self._kernel.shown_all(authorize.POD, "spec.nodeName", decision.bound_to)
+            if not any(
+                one.key.namespace == namespace and (kind, name) in reference.referred(one.body)
+                for one in pods
+            ):
+                said = f"no pod of node {decision.bound_to} refers to it"
+                return Decision(False, said)
+        return decision
+
+    async def _commit_judged(self, request: pb.CommitRequest) -> pb.CommitResponse:
+        """One transaction after another: what each may do hangs on what those before have done."""
+        whole = pb.CommitResponse()
+        for transaction in request.transactions:
+            try:
+                one = pb.CommitRequest(dry_run=request.dry_run, want=request.want)
+                one.transactions.add().CopyFrom(transaction)
+                self._permit(one.transactions[0])
+                await self._judge(one.transactions[0])
+                whole.results.extend((await self._kernel.commit(one, self.user.name)).results)
+            except ApiError as error:
+                if len(request.transactions) == 1:
+                    raise
+                whole.results.add(error=errors.to_status(error))
+        return whole
+
+    def _needs_judgement(self, transaction: pb.Transaction) -> bool:
+        return any(
+            self._is_policy(operation) or self._may_change_owners(operation)
+            for operation in transaction.operations
+        )
+
+    def _is_policy(self, operation: pb.Operation) -> bool:
+        """Whether it may give permissions away, by somebody who does not have them all."""
+        if operation.ref.kind not in policy.KINDS or MASTERS in self.user.groups:
+            return False
+        return operation.WhichOneof("do") != "delete"
+
+    def _may_change_owners(self, operation: pb.Operation) -> bool:
+        """Whether it may say who owns the object, by somebody who may not delete it himself.
+
+        The garbage collector deletes for whoever can write that. Who makes an object may; but a
+        node says nothing of that kind of itself.
+        """
+        ref = operation.ref
+        do = operation.WhichOneof("do")
+        if operation.subresource or do in (None, "delete"):
+            return False
+        if do == "create" and not (self.user.node and ref.kind == authorize.NODE):
+            return False
+        if do == "patch" and operation.patch.WhichOneof("patch") == "merge":
+            paths = operation.patch.merge.mask.paths
+            if paths and not any(path.partition(".")[0] == "metadata" for path in paths):
+                return False
+        name, namespace = ref.name, self._namespace(ref.kind, ref.namespace)
+        return not self._decide(self.user, "delete", ref.kind, namespace, name, "").allowed
+
+    async def _judge(self, whole: pb.Transaction) -> None:
+        """Refuses what would be stored where the caller may not store just that."""
+        before: list[Stored | None] = []
+        for operation in whole.operations:
+            key = Key(operation.ref.kind, operation.ref.namespace, operation.ref.name)
+            before.append(self._kernel.shown(key) if key.name else None)
+        tried = pb.CommitRequest(dry_run=True, want=pb.WANT_OBJECTS)
+        tried.transactions.add().CopyFrom(whole)
+        response = await self._kernel.commit(tried, self.user.name)
+        current = authorize.policy_of(self._kernel)
+        results = response.results[0].operations
+        for operation, old, result in zip(tuple(whole.operations), before, results, strict=True):
+            ref = operation.ref
+            judged = False
+            if self._is_policy(operation):
+                escalation.check(self.user, current, ref.kind, result.object)
+                judged = True
+            if self._may_change_owners(operation):
+                self._check_owners(operation, old, result.object)
+                judged = True
+            if judged and operation.WhichOneof("do") != "create":
+                guard = whole.guards.add(ref=ref)
+                if old is None:
+                    guard.absent = True
+                else:
+                    guard.revision = old.revision
+
+    def _check_owners(self, operation: pb.Operation, old: Stored | None, body: bytes) -> None:
+        ref = operation.ref
+        is_node = bool(self.user.node) and ref.kind == authorize.NODE
+        if old is None and not is_node:
+            return
+        known = _owners(old.body) if old is not None else []
+        if _owners(body) != known:
+            error = self.forbidden("delete", ref.kind, ref.namespace, ref.name)
+            said = f"cannot set metadata.ownerReferences of what you can't delete: {error.message}"
+            raise ApiError(Reason.FORBIDDEN, said)
 
     async def _results(self, permitted: pb.CommitRequest) -> Sequence[pb.TransactionResult]:
         """One for each permitted transaction, even if it is the only one."""
@@ -304,6 +417,11 @@ class Session:
         """The namespace that permission is asked for: none for kinds of the cluster."""
         known = self._kernel.schema.kinds.get(kind)
         return namespace if known is None or known.namespaced else ""
+
+
+def _owners(body: bytes) -> list[meta_pb2.OwnerReference]:
+    _, inner, end = frame.metadata_of(body)
+    return list(meta_pb2.ObjectMeta.FromString(body[inner:end]).owner_references)
 
 
 def _invalid(path: str, said: str) -> ApiError:

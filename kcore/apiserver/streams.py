@@ -5,8 +5,9 @@ holds one for each call. Running a command asks for "create" on pods/exec, and s
 link for "create" on nodes/link of its own node. It must not know how frames travel.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from kcore_api.kcore.api.v1 import node_pb2
@@ -32,11 +33,11 @@ class Streams:
 
     async def logs(self, request: ps.LogsRequest) -> AsyncGenerator[ps.LogsResponse, None]:
         """A container's log."""
-        pod = self._pod("get", "log", request.target)
+        pod, permit = self._pod("get", "log", request.target)
         wanted = node_pb2.OpenSession()
         wanted.open.logs.CopyFrom(request)
         _settle(wanted.open.logs.target, pod)
-        async with aclosing(self._frames(pod, wanted, _nothing(), "logs")) as frames:
+        async with aclosing(self._frames(pod, wanted, _nothing(), "logs", permit)) as frames:
             async for frame in frames:
                 yield frame.logs
 
@@ -45,7 +46,7 @@ class Streams:
     ) -> AsyncGenerator[ps.ExecResponse, None]:
         """Runs a command."""
         opening = (await _opening(requests)).open
-        pod = self._pod("create", "exec", opening.target)
+        pod, permit = self._pod("create", "exec", opening.target)
         _check_runs(pod, "exec into")
         if not opening.command:
             raise _invalid("open.command", "says nothing to run")
@@ -63,7 +64,7 @@ class Streams:
                 yield node_pb2.SessionResponse(exec=ps.ExecRequest(stdin_closed=True))
 
         ended = False
-        async with aclosing(self._frames(pod, wanted, down(), "exec")) as frames:
+        async with aclosing(self._frames(pod, wanted, down(), "exec", permit)) as frames:
             async for frame in frames:
                 if ended:
                     raise _after_the_end(pod)
@@ -77,7 +78,7 @@ class Streams:
     ) -> AsyncGenerator[ps.AttachResponse, None]:
         """Joins a container's main process."""
         opening = (await _opening(requests)).open
-        pod = self._pod("create", "attach", opening.target)
+        pod, permit = self._pod("create", "attach", opening.target)
         _check_runs(pod, "attach to")
         wanted = node_pb2.OpenSession()
         wanted.open.attach.CopyFrom(opening)
@@ -93,7 +94,7 @@ class Streams:
                 yield node_pb2.SessionResponse(attach=ps.AttachRequest(stdin_closed=True))
 
         ended = False
-        async with aclosing(self._frames(pod, wanted, down(), "attach")) as frames:
+        async with aclosing(self._frames(pod, wanted, down(), "attach", permit)) as frames:
             async for frame in frames:
                 if ended:
                     raise _after_the_end(pod)
@@ -105,7 +106,7 @@ class Streams:
     ) -> AsyncGenerator[ps.PortForwardResponse, None]:
         """One connection to a port of a pod."""
         opening = (await _opening(requests)).open
-        pod = self._pod("create", "portforward", opening.target)
+        pod, permit = self._pod("create", "portforward", opening.target)
         if pod.status.phase in _OVER or not pod.status.pod_ip:
             said = (
                 "unable to forward port because pod is not running."
@@ -127,7 +128,7 @@ class Streams:
             if not closed:
                 yield node_pb2.SessionResponse(port_forward=ps.PortForwardRequest(closed=True))
 
-        async with aclosing(self._frames(pod, wanted, down(), "port_forward")) as frames:
+        async with aclosing(self._frames(pod, wanted, down(), "port_forward", permit)) as frames:
             async for frame in frames:
                 yield frame.port_forward
 
@@ -151,11 +152,17 @@ class Streams:
     def _permit_node(self, node: str) -> None:
         self._session.check("create", authorize.NODE, "", node, authorize.LINK)
 
-    def _pod(self, verb: str, subresource: str, target: ps.Target) -> pod_pb2.Pod:
+    def _pod(
+        self, verb: str, subresource: str, target: ps.Target
+    ) -> tuple[pod_pb2.Pod, Callable[[], object]]:
+        """The pod, and what raises if the caller may not, now or later."""
         if not target.pod or not target.namespace:
             field = "pod" if target.namespace else "namespace"
             raise _invalid(f"target.{field}", "is required")
-        self._session.check(verb, authorize.POD, target.namespace, target.pod, subresource)
+        permit = partial(
+            self._session.check, verb, authorize.POD, target.namespace, target.pod, subresource
+        )
+        permit()
         pod = self._session.pod(target.namespace, target.pod)
         if pod is None:
             raise ApiError(Reason.NOT_FOUND, f'pods "{target.pod}" not found')
@@ -164,7 +171,7 @@ class Streams:
             raise ApiError(Reason.CONFLICT, said)
         if not pod.spec.node_name:
             raise ApiError(Reason.REFUSED, f'pod "{target.pod}" does not have a host assigned')
-        return pod
+        return pod, permit
 
     async def _frames(
         self,
@@ -172,9 +179,10 @@ class Streams:
         wanted: node_pb2.OpenSession,
         down: AsyncGenerator[node_pb2.SessionResponse, None],
         expected: str,
+        permit: Callable[[], object],
     ) -> AsyncGenerator[node_pb2.SessionRequest, None]:
         node = pod.spec.node_name
-        async with aclosing(self._broker.call(node, wanted, down)) as frames:
+        async with aclosing(self._broker.call(node, wanted, down, permit)) as frames:
             async for frame in frames:
                 if frame.WhichOneof("frame") != expected:
                     said = f"the kubelet of node {node} answered with another stream"

@@ -40,6 +40,13 @@ def dns_subdomain(text: str) -> str:
     return "" if len(text) <= 253 and _SUBDOMAIN.fullmatch(text) else _SUBDOMAIN_SAID
 
 
+def path_segment(text: str) -> str:
+    """Names of roles and their bindings."""
+    if 0 < len(text) <= 253 and text not in (".", "..") and not {"/", "%"} & set(text):
+        return "" if text.isprintable() else "must be printable"
+    return 'must be 1 to 253 letters, not "." nor "..", without "/" and "%"'
+
+
 def dns_label(text: str) -> str:
     """Names of namespaces, containers, volumes."""
     return "" if len(text) <= 63 and _LABEL.fullmatch(text) else _LABEL_SAID
@@ -204,6 +211,7 @@ def annotation(annotations: Mapping[str, str]) -> tuple[str, str] | None:
 # Of texts; a Quantity is checked by its text.
 TEXTS: Final[dict[str, Callable[[str], str]]] = {
     "dns-subdomain": dns_subdomain,
+    "path-segment": path_segment,
     "dns-label": dns_label,
     "dns-1035": dns_1035,
     "port-name": port_name,

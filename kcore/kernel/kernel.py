@@ -276,6 +276,19 @@ class Kernel:
         self._check_serving()
         return self._replica.get(key)
 
+    def shown_all(self, kind: str, path: str = "", value: str = "") -> Iterable[Stored]:
+        """The objects of a kind as they are seen here; those with this value of a selectable path.
+
+        To be gone through before anything is awaited.
+        """
+        self._check_serving()
+        state = self._replica.state
+        return state.selected(kind, path, value) if path else state.objects(kind, "")
+
+    def changed(self, kind: str) -> int:
+        """The last revision, of those seen here, that changed an object of the kind."""
+        return self._replica.state.changed(kind)
+
     def watch(
         self, request: pb.WatchRequest, allowed: Allowed | None = None
     ) -> AsyncGenerator[bytes, None]:

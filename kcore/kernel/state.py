@@ -70,11 +70,17 @@ class State:
         self._claims: dict[str, dict[str, Key]] = {}
         self._last_drawn: dict[str, str] = {}
         self._children: dict[Key, int] = {}
+        # By kind: the last revision that changed one of its objects.
+        self._changed: dict[str, int] = {}
 
     @property
     def schema(self) -> Schema:
         """The kinds that are served."""
         return self._schema
+
+    def changed(self, kind: str) -> int:
+        """The last revision that changed an object of the kind."""
+        return self._changed.get(kind, 0)
 
     def count(self, kind: str) -> int:
         """How many objects of a kind there are."""
@@ -125,6 +131,7 @@ class State:
         """Makes the change."""
         before, after = change.before, change.after
         key = change.record.key
+        self._changed[key.kind] = change.record.revision
         if before is not None:
             self._forget(before)
         if after is not None:

@@ -60,11 +60,12 @@ YES: tuple[tuple[User, str, str, str, str, str], ...] = (
     (KUBELET, "patch", NODE, "", "n1", "status"),
     (KUBELET, "create", NODE, "", "n1", "link"),
     (KUBELET, "update", LEASE, "kube-node-lease", "n1", ""),
-    (KUBELET, "get", SECRET, "default", "s", ""),
-    (KUBELET, "watch", CONFIG_MAP, "default", "c", ""),
+    (KUBELET, "get", EVENT, "default", "e", ""),
 )
 # Only of its own node: whoever has the object must look.
 BOUND: tuple[tuple[User, str, str, str, str, str], ...] = (
+    (KUBELET, "get", SECRET, "default", "s", ""),
+    (KUBELET, "watch", CONFIG_MAP, "default", "c", ""),
     (KUBELET, "patch", POD, "default", "p", "status"),
     (KUBELET, "delete", POD, "default", "p", ""),
     (KUBELET, "create", POD, "default", "p-n1", ""),
@@ -310,6 +311,9 @@ async def test_a_kubelets_watch_of_everything_has_no_secrets(tmp_path: Path) -> 
         secret.metadata.name = "t"
         await there.session().commit(create(SECRET, secret))
         await there.session().commit(create(NODE, node("n1")))
+        reads = pod("reads", "n1")
+        reads.spec.containers[0].env_from.add().secret_ref.local_object_reference.name = "s"
+        await there.session().commit(create(POD, reads))
         request = pb.WatchRequest(
             selections=[
                 pb.Selection(kind="*"),

@@ -287,6 +287,7 @@ async def test_a_refused_object_is_refused_again(w: World) -> None:
 def test_formats() -> None:
     good = {
         "dns-subdomain": ["a", "a.b-c.d", "1", "a" * 253],
+        "path-segment": ["a", "system:A b", "a" * 253],
         "dns-label": ["a", "0-9", "a" * 63],
         "dns-1035": ["a", "a-1"],
         "port-name": ["http", "h2c", "a-b"],
@@ -305,6 +306,7 @@ def test_formats() -> None:
     }
     bad = {
         "dns-subdomain": ["", "A", "a..b", "-a", "a-", ".a", "a" * 254, "a_b"],
+        "path-segment": ["", ".", "..", "a/b", "a%2f", "a\nb", "a" * 254],
         "dns-label": ["", "a.b", "a" * 64, "A"],
         "dns-1035": ["1a", ""],
         "port-name": ["123", "a--b", "a" * 16, "", "-a"],

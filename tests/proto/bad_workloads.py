@@ -1,4 +1,4 @@
-"""What the rules of workloads refuse: class, text, the path and the words of the rule."""
+"""What the rules of workloads, budgets and roles refuse: class, text, path and the rule's words."""
 
 # Braces are the text format's own: % is easier to read here.
 # ruff: noqa: UP031
@@ -10,6 +10,8 @@ from kcore_api.kcore.apps.v1 import stateful_set_pb2 as stateful_set
 from kcore_api.kcore.batch.v1 import cron_job_pb2 as cron_job
 from kcore_api.kcore.batch.v1 import job_pb2 as job
 from kcore_api.kcore.policy.v1 import pod_disruption_budget_pb2 as budget
+from kcore_api.kcore.rbac.v1 import role_binding_pb2 as binding
+from kcore_api.kcore.rbac.v1 import role_pb2 as role
 
 TEMPLATE = """metadata { labels { key: 'app' value: 'web' } }
   spec { containers { name: 'c' image: 'a' } %s }"""
@@ -95,6 +97,21 @@ BAD: list[tuple[Any, str, str, str]] = [
      % ("a" * 53, RUNS % "Never"), "metadata.name", "must be no more than 52 characters"),
     (budget.PodDisruptionBudgetSpec, "min_available { int_val: 1 } max_unavailable { int_val: 1 }",
      "minAvailable", "not together with maxUnavailable"),
+    (role.Role, "rules { verbs: 'get' non_resource_urls: '/healthz' }",
+     "rules", "nonResourceURLs are for ClusterRoles only"),
+    (role.PolicyRule, "verbs: 'get' resources: 'pods'",
+     "apiGroups", "resource rules must supply at least one api group"),
+    (role.PolicyRule, "verbs: 'get' api_groups: ''",
+     "resources", "resource rules must supply at least one resource"),
+    (role.PolicyRule, "verbs: 'get' non_resource_urls: '*' resource_names: 'a'",
+     "nonResourceURLs", "rules cannot apply to both regular resources and non-resource URLs"),
+    *(
+        (kind, "subjects { kind: 'ServiceAccount' name: 'a' } role_ref { kind: 'ClusterRole' }",
+         "subjects", "a ServiceAccount needs a namespace")
+        for kind in (binding.RoleBinding, binding.ClusterRoleBinding)
+    ),
+    (binding.ClusterRoleBinding, "role_ref { kind: 'Role' name: 'a' }",
+     "roleRef.kind", "must be ClusterRole"),
 ]  # fmt: skip
 
 # Of one job and what it must not become.

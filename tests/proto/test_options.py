@@ -46,7 +46,7 @@ from tests.proto import bad_workloads
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 SECONDS = int(NOW.timestamp())
 FORMATS = {
-    "label", "annotation", "dns-subdomain", "dns-label", "dns-1035", "port-name",
+    "label", "annotation", "dns-subdomain", "path-segment", "dns-label", "dns-1035", "port-name",
     "qualified-name", "label-value", "ip", "cidr", "env-name", "absolute-path", "relative-path",
     "config-key", "quantity", "quantity-nonnegative", "image", "sysctl", "percent-or-count",
     "port", "port-or-name",

@@ -20,6 +20,7 @@ PACKAGES = {
     "k8s.io.api.batch.v1": "kcore.batch.v1",
     "k8s.io.api.coordination.v1": "kcore.coordination.v1",
     "k8s.io.api.policy.v1": "kcore.policy.v1",
+    "k8s.io.api.rbac.v1": "kcore.rbac.v1",
     "k8s.io.api.discovery.v1": "kcore.discovery.v1",
     "k8s.io.apimachinery.pkg.apis.meta.v1": "kcore.meta.v1",
     "k8s.io.apimachinery.pkg.api.resource": "kcore.meta.v1",

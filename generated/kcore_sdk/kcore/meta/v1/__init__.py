@@ -206,9 +206,9 @@ class Field(betterproto2.Message):
     format: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
     "label" and "annotation" (on maps), "dns-subdomain", "dns-label", "dns-1035", "port-name",
-    "qualified-name", "label-value", "ip", "cidr", "env-name", "absolute-path", "relative-path",
-    "config-key", "quantity", "quantity-nonnegative", "image", "sysctl", "percent-or-count",
-    "port", "port-or-name". On a list it is about each element, on a map about the keys.
+    "path-segment", "qualified-name", "label-value", "ip", "cidr", "env-name", "absolute-path",
+    "relative-path", "config-key", "quantity", "quantity-nonnegative", "image", "sysctl",
+    "percent-or-count", "port", "port-or-name". On a list it is about each element, on a map about the keys.
     """
 
     min: "int | None" = betterproto2.field(4, betterproto2.TYPE_INT64, optional=True)
