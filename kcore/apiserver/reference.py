@@ -15,7 +15,7 @@ from kcore_api.kcore.core.v1 import container_pb2, pod_pb2, volume_pb2
 from kcore.apiserver.authorize import CONFIG_MAP, SECRET
 
 # By message: the kind that it refers to, and by which name.
-_NAMED: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
+MESSAGES: Final[Mapping[str, tuple[str, Callable[[Any], str]]]] = {
     container_pb2.SecretKeySelector.DESCRIPTOR.full_name: (
         SECRET,
         lambda one: one.local_object_reference.name,
@@ -61,7 +61,7 @@ def referred(body: bytes) -> frozenset[tuple[str, str]]:
 
 
 def _within(message: Message) -> Iterator[tuple[str, str]]:
-    known = _NAMED.get(message.DESCRIPTOR.full_name)
+    known = MESSAGES.get(message.DESCRIPTOR.full_name)
     if known is not None:
         kind, name = known
         yield kind, name(message)

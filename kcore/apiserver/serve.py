@@ -138,7 +138,7 @@ class Gate:
             user = ANONYMOUS
         if "kcore-impersonate-user" in metadata or "kcore-impersonate-group" in metadata:
             groups = tuple(str(value) for key, value in pairs if key == "kcore-impersonate-group")
-            user = self._impersonated(user, metadata.get("kcore-impersonate-user", ""), groups)
+            user = self.impersonated(user, metadata.get("kcore-impersonate-user", ""), groups)
         if "kcore-cluster" in metadata or "kcore-seen" in metadata:
             self._check_seen(metadata.get("kcore-cluster", ""), metadata.get("kcore-seen", ""))
         session, streams = self._of_user(user)
@@ -153,7 +153,8 @@ class Gate:
         session = Session(self._kernel, user, self._decide)
         return session, Streams(session, self._broker)
 
-    def _impersonated(self, user: User, name: str, groups: tuple[str, ...]) -> User:
+    def impersonated(self, user: User, name: str, groups: tuple[str, ...]) -> User:
+        """Somebody else, for those who may be just that one, and in each of these groups."""
         if not name:
             said = "kcore-impersonate-group needs a kcore-impersonate-user"
             raise ApiError(Reason.INVALID, said)

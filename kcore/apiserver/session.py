@@ -283,7 +283,7 @@ class Session:
         """Whether it may give permissions away, by somebody who does not have them all."""
         if operation.ref.kind not in policy.KINDS or MASTERS in self.user.groups:
             return False
-        return operation.WhichOneof("do") != "delete"
+        return str(operation.WhichOneof("do")) != "delete"
 
     def _may_change_owners(self, operation: pb.Operation) -> bool:
         """Whether it may say who owns the object, by somebody who may not delete it himself.
