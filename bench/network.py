@@ -300,7 +300,11 @@ class _Kernel:
         self._thread.join()
 
     def _follow(self) -> None:
-        with _inside(self._space), nft.Nft() as library, contextlib.closing(nft.Watch()) as watch:
+        with (
+            _inside(self._space),
+            nft.Nft() as library,
+            contextlib.closing(nft.Watch(ruleset.TABLE)) as watch,
+        ):
             while not self._ended:
                 if not select.select([watch.fileno()], [], [], 0.2)[0]:
                     continue

@@ -23,7 +23,9 @@ _JSON = 1 << 4
 _NETLINK_NETFILTER = 12
 _GROUP_NFTABLES = 7
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-_SUBSYSTEM_NFTABLES, _NEW_GENERATION = 10, 15
+_SUBSYSTEM_NFTABLES, _NEW_GENERATION, _TABLE = 10, 15, 1
+# Of a message, with what nftables puts before its attributes.
+_HEADER_BYTES = 20
 
 
 class NftError(Exception):
@@ -105,13 +107,16 @@ class Nft:
 
 
 class Watch:
-    """Tells when tables have changed: `fileno` becomes readable; `transactions` counts.
+    """Tells when a table has changed: `fileno` becomes readable; `transactions` counts.
 
     Whoever knows how many were its own knows whether there were others.
     """
 
-    def __init__(self) -> None:
-        """Listens from now on."""
+    def __init__(self, table: str) -> None:
+        """Listens from now on; `table` by its name, in any family."""
+        self._table = table.encode() + b"\0"
+        # Whether the transaction that is being told of concerns it.
+        self._concerns = False
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         self._socket.bind((0, 0))
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
@@ -126,25 +131,40 @@ class Watch:
         self._socket.close()
 
     def transactions(self) -> int | None:
-        """How many there were since the last call, anybody's; None: too many to tell."""
+        """How many changed it since the last call, anybody's; None: too many to tell."""
         count, is_lost = 0, False
         while True:
             try:
-                count += _generations(self._socket.recv(1 << 18))
+                count += self._ended(self._socket.recv(1 << 18))
             except BlockingIOError:
                 return None if is_lost else count
             except OSError:
                 # More came than there was room for.
                 is_lost = True
 
+    def _ended(self, data: bytes) -> int:
+        """How many transactions that concern the table end in these messages."""
+        count = at = 0
+        while at + _HEADER_BYTES <= len(data):
+            length, kind = struct.unpack_from("=IH", data, at)
+            if length < _HEADER_BYTES:
+                break
+            if kind == _SUBSYSTEM_NFTABLES << 8 | _NEW_GENERATION:
+                count += self._concerns
+                self._concerns = False
+            elif _table_of(data, at + _HEADER_BYTES, at + length) == self._table:
+                self._concerns = True
+            at += (length + 3) & ~3
+        return count
 
-def _generations(data: bytes) -> int:
-    """How many transactions end in these netlink messages."""
-    count = at = 0
-    while at + 16 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, at)
-        if length < 16:
+
+def _table_of(data: bytes, at: int, end: int) -> bytes:
+    """The table that a message is about: the attribute that all of them have."""
+    while at + 4 <= end:
+        size, attribute = struct.unpack_from("=HH", data, at)
+        if size < 4:
             break
-        count += kind == _SUBSYSTEM_NFTABLES << 8 | _NEW_GENERATION
-        at += (length + 3) & ~3
-    return count
+        if attribute & 0x3FFF == _TABLE:
+            return data[at + 4 : at + size]
+        at += (size + 3) & ~3
+    return b""

@@ -31,8 +31,9 @@ from typing import Any
 
 from kcore.proxy.frontend import NODE, Backend, Behind, Frontend
 
+TABLE = "kcore"
 # Family and name.
-WHERE = "ip kcore"
+WHERE = f"ip {TABLE}"
 # A map or set, and a key in it.
 Key = tuple[str, str]
 # What a set's element has for a value.

@@ -2,8 +2,8 @@
 
 Changes come in batches from one watch, and one batch is one transaction of the kernel. At its start
 the room reads what the kernel has and changes only what differs, so that a restart moves nothing;
-until it has seen all services it changes nothing at all. When others have changed tables, it looks
-whether its own is still right. What the kernel refuses is mended the same way.
+until it has seen all services it changes nothing at all. When others have changed its table, it
+looks whether that is still right. What the kernel refuses is mended the same way.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 async def run(api: wire.Api, node: str, clock: Clock, chance: Chance) -> None:
     """Until cancelled. The rules stay as they are when it ends."""
     with nft.Nft() as library:
-        watch = nft.Watch()
+        watch = nft.Watch(ruleset.TABLE)
         try:
             proxy = _Proxy(node, await _services(api, clock), library, watch, clock)
             flow = stream.Stream(api, proxy.view.kinds, clock, chance.fork("stream"))
@@ -135,7 +135,7 @@ class _Proxy:
         """Reads the table, and makes it right, until it is."""
         while True:
             listing = await asyncio.to_thread(self._library.listing, f"table {ruleset.WHERE}")
-            changes = self._rules.repair(ruleset.parse(listing))
+            changes = self._rules.repair(await asyncio.to_thread(ruleset.parse, listing))
             if not changes:
                 return
             try:

@@ -287,7 +287,7 @@ def test_one_port_for_both_protocols_and_flows_that_are_forgotten(
 def test_what_others_do_to_it_is_seen_and_mended(library: nft.Nft, harm: str) -> None:
     rules = start(library, served(0, 1, seconds=60) | served(2, front=Frontend(NODE, "udp", 30053)))
     good = read(library)
-    with contextlib.closing(nft.Watch()) as watch:
+    with contextlib.closing(nft.Watch(ruleset.TABLE)) as watch:
         library.run(harm)
         assert watch.transactions() == 1
         assert mend(library, rules)
@@ -327,6 +327,13 @@ def test_other_tables_are_left_alone(library: nft.Nft) -> None:
     library.run("add table ip theirs; add chain ip theirs c; add rule ip theirs c accept")
     rules = start(library, served(0))
     change(library, rules, served(1))
+    with contextlib.closing(nft.Watch(ruleset.TABLE)) as watch:
+        # Nor is anything of theirs looked at.
+        library.run("add rule ip theirs c drop; flush chain ip theirs c")
+        library.run("add rule ip theirs c accept")
+        assert watch.transactions() == 0
+        change(library, rules, served(0))
+        assert watch.transactions() == 1
     assert "accept" in library.listing("table ip theirs")
 
 
