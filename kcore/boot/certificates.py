@@ -46,6 +46,7 @@ CONTROLLER_MANAGER = "controller-manager"
 SCHEDULER = "scheduler"
 KUBELET = "kubelet"
 PROXY = "kube-proxy"
+DNS = "kube-dns"
 ADMIN_TOKEN = "admin.token"
 TOKEN_LETTERS = 40
 
@@ -83,6 +84,7 @@ def identities(node: str) -> tuple[Identity, ...]:
         Identity(SCHEDULER, "system:kube-scheduler"),
         Identity(KUBELET, f"system:node:{node}", ("system:nodes",)),
         Identity(PROXY, "system:kube-proxy"),
+        Identity(DNS, "system:kube-dns"),
     )
 
 

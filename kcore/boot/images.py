@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 
 PAUSE = "kcore.local/pause:1"
 BUSYBOX = "kcore.local/busybox:1"
+COREDNS = "kcore.local/coredns:1"
 
 # The names of runtime.GOARCH, which images are labelled with.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
@@ -267,6 +268,13 @@ def busybox_image(program: Path = Path("/usr/bin/busybox")) -> bytes:
         Entry("etc/nsswitch.conf", data=b"passwd: files\ngroup: files\nhosts: files dns\n"),
     ]
     return image_tar(BUSYBOX, [layer(entries)], Config(command=("sh",)))
+
+
+def coredns_image(program: Path) -> bytes:
+    """The server of the cluster's names; `make coredns` builds the program."""
+    entries = [Entry("coredns", 0o755, data=static_program(program))]
+    config = Config(entrypoint=("/coredns",), env=(), exposed_ports=("53/tcp", "53/udp"))
+    return image_tar(COREDNS, [layer(entries)], config)
 
 
 def static_program(path: Path) -> bytes:

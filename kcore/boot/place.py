@@ -49,6 +49,11 @@ class Place:
         return self.run / "containerd"
 
     @property
+    def dns(self) -> Path:
+        """Zone files, and the configuration of who serves them."""
+        return self.state / "dns"
+
+    @property
     def kubelet(self) -> Path:
         """Volumes and logs of pods."""
         return self.state / "kubelet"
@@ -107,6 +112,7 @@ class Place:
             (self.database.parent, 0o700),
             (self.pki, 0o700),
             (self.kubelet, 0o700),
+            (self.dns, 0o755),
             (self.cni_config, 0o755),
             (self.cni_state, 0o755),
             (self.manifests, 0o755),

@@ -29,6 +29,8 @@ class Setup:
     # What of it runs here, and where the apiserver's mTLS listener is if that runs elsewhere.
     parts: tuple[str, ...] = PARTS
     server: str = ""
+    # Where pods find names; "": this cluster has no DNS of its own.
+    dns: str = ""
 
     @property
     def endpoint(self) -> str:
@@ -54,8 +56,9 @@ class Setup:
         """The command line of one of kcore's processes in this setup."""
         found = [sys.executable, "-m", "kcore", command]
         found += ["--node", self.node, "--port", str(self.port)]
-        if self.store:
-            found += ["--store", self.store]
+        for option, value in (("--store", self.store), ("--dns", self.dns)):
+            if value:
+                found += [option, value]
         if self.parts != PARTS:
             found += [word for part in self.parts for word in ("--part", part)]
         if self.server:

@@ -10,18 +10,23 @@ client.
 
 import asyncio
 import contextlib
+import json
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import jinja2
 
 from kcore.boot import certificates, containerd, images, parent
 from kcore.boot.setup import CLUSTER_CIDR, NODE, Setup
 from kcore.chance import Chance
 from kcore.clock import Clock
+from kcore.controllers import cluster
 from kcore.network import cni, netlink, routes
 from kcore.proxy import nft, ruleset
 
@@ -61,6 +66,29 @@ def runtime_of(setup: Setup) -> containerd.Containerd:
     )
 
 
+def coredns() -> Path | None:
+    """CoreDNS, if this machine has it: beside this program, or where programs are found."""
+    beside = Path(sys.executable).parent / "coredns"
+    found = str(beside) if beside.exists() else shutil.which("coredns")
+    return Path(found) if found else None
+
+
+def dns_address() -> str:
+    """Where pods find names; "": nobody could answer there."""
+    return cluster.Cluster(CLUSTER_CIDR).dns_address if coredns() is not None else ""
+
+
+def addons(setup: Setup) -> str:
+    """Manifests of what a cluster runs for itself."""
+    if not setup.dns:
+        return ""
+    template = jinja2.Template((Path(__file__).parent / "coredns.yaml.j2").read_text())
+    said: str = template.render(
+        address=setup.dns, node=json.dumps(setup.node), image=images.COREDNS, directory=json.dumps(str(setup.place.dns))
+    )
+    return said
+
+
 def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
     """What to do, in order; each finds out for itself what is there already."""
 
@@ -74,9 +102,13 @@ def steps(setup: Setup, clock: Clock, chance: Chance) -> Sequence[Step]:
         return f"containerd at {runtime_of(setup).socket}"
 
     async def load() -> str:
-        for tar in (images.pause_image(), images.busybox_image()):
+        made = {images.PAUSE: images.pause_image(), images.BUSYBOX: images.busybox_image()}
+        program = coredns()
+        if setup.dns and program is not None:
+            made[images.COREDNS] = images.coredns_image(program)
+        for tar in made.values():
             await images.load(tar, runtime_of(setup).socket)
-        return f"{images.PAUSE}, {images.BUSYBOX}"
+        return ", ".join(made)
 
     async def identities() -> str:
         certificates.ensure(setup.place.pki, setup.place.ca, setup.node, clock, chance)

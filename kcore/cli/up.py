@@ -22,8 +22,9 @@ from kcore.boot import containerd, images, parent, place, stores
 from kcore.boot import up as boot
 from kcore.boot.setup import ERROR, Setup, node_name
 from kcore.cli import root as cli
+from kcore.cli import submit
 from kcore.cli.session import FAILED, NOT_READY, Exit, Session
-from kcore.client import kubeconfig
+from kcore.client import kubeconfig, manifest
 from kcore.clock import Clock
 from kcore.network import cni
 from kcore.wire.errors import ApiError
@@ -82,7 +83,8 @@ async def up(
     kcore up
     kcore up -f examples/web.yaml
     """
-    setup = Setup(place.Place.under(root), node or node_name(), port, store)
+    where = place.Place.under(root)
+    setup = Setup(where, node or node_name(), port, store, boot.dns_address())
     progress = Progress(session, output == "json")
     try:
         if store:
@@ -107,8 +109,10 @@ async def up(
     session.config_path = str(setup.place.kubeconfig)
     progress.done("api", await _answering(session, setup))
     progress.done("node", await _node_ready(session, setup))
+    await _add_on(session, boot.addons(setup))
     for file in files:
         await _apply(session, file, progress)
+    progress.done("dns", await _naming(session, setup))
     if output == "text":
         _say_next(session, setup, root, bool(files))
     return 0
@@ -208,6 +212,31 @@ async def _node_ready(session: Session, setup: Setup) -> str:
         f"error: node {setup.node} is not ready after {READY_SECONDS:.0f} s: {last};"
         f" see {setup.place.log}",
     )
+
+
+async def _add_on(session: Session, manifests: str) -> None:
+    """Applies what the cluster runs for itself."""
+    if not manifests:
+        return
+
+    def apply(one: manifest.Manifest) -> pb.Operation:
+        made = submit.operation_on(one)
+        made.apply.object = one.message.SerializeToString(deterministic=True)
+        made.apply.force = True
+        return made
+
+    read = manifest.read(manifests, "add-ons", await session.kinds())
+    for outcome in await submit.submit(session, read, apply):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+async def _naming(session: Session, setup: Setup) -> str:
+    """Waits until names are answered."""
+    if not setup.dns:
+        return "there is no CoreDNS: names of services are not answered (make coredns)"
+    await _open([(setup.dns, 53)], session.clock)
+    return f"names are answered at {setup.dns}"
 
 
 async def _apply(session: Session, file: str, progress: Progress) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
-from kcore.kubelet import env, hosts, observed, resolver, sync
+from kcore.kubelet import env, hosts, observed, sync
+from kcore.kubelet.resolver import Resolver
 from kcore.wire import quantity
 
 PERIOD_MICROSECONDS = 100_000
@@ -77,8 +78,8 @@ def namespaces(pod: pod_pb2.Pod) -> pb.NamespaceOption:
     )
 
 
-def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb.PodSandboxConfig:
-    """The sandbox's config. `dns` is the node's. ValueError for what can't be rendered."""
+def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: Resolver) -> pb.PodSandboxConfig:
+    """The sandbox's config. ValueError for what can't be rendered."""
     meta, spec = pod.metadata, pod.spec
     context = spec.security_context
     made = pb.PodSandboxConfig(
@@ -87,7 +88,7 @@ def sandbox(pod: pod_pb2.Pod, attempt: int, logs: Path, dns: pb.DNSConfig) -> pb
         ),
         hostname="" if spec.host_network else hosts.hostname(pod),
         log_directory=str(log_directory(logs, pod)),
-        dns_config=resolver.config(pod, dns),
+        dns_config=dns.config(pod),
         labels=labels(pod),
         linux=pb.LinuxPodSandboxConfig(
             cgroup_parent=f"/kcore/{qos(pod).lower()}/pod{meta.uid}",

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from kcore_api.kcore.core.v1 import pod_pb2
 
+from kcore.kubelet import resolver
+
 _FIRST = (
     "# Kubernetes-managed hosts file.",
     "127.0.0.1\tlocalhost",
@@ -14,7 +16,6 @@ _FIRST = (
     "fe00::2\tip6-allrouters",
 )
 _MOST_NAME = 63
-_CLUSTER_DOMAIN = "cluster.local"
 
 
 def hostname(pod: pod_pb2.Pod) -> str:
@@ -26,7 +27,7 @@ def text(pod: pod_pb2.Pod, addresses: Sequence[str]) -> str:
     """The file. ValueError for names that are more than one word."""
     names = hostname(pod)
     if pod.spec.subdomain:
-        service = f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{_CLUSTER_DOMAIN}"
+        service = f"{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{resolver.DOMAIN}"
         names = f"{names}.{service}\t{names}"
     lines = [*_FIRST, *(f"{address}\t{names}" for address in addresses)]
     if pod.spec.host_aliases:

@@ -28,6 +28,7 @@ from kcore.kubelet import (
     termination,
     volume,
 )
+from kcore.kubelet.resolver import Resolver
 from kcore.tasks import Tasks
 
 PULLS_AT_ONCE = 4
@@ -49,7 +50,7 @@ class Node:
     logs: Path
     around: status.Surroundings
     capacity_bytes: int
-    dns: pb.DNSConfig
+    dns: Resolver
     # Allocatable of the node, as texts of quantities.
     allocatable: Mapping[str, str]
     # How many pods may have a start under way at once.

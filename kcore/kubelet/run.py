@@ -37,6 +37,7 @@ from kcore.kubelet import (
     worker,
 )
 from kcore.kubelet.pods import Pods
+from kcore.kubelet.resolver import Resolver
 from kcore.reconcile import owner, recorder
 from kcore.tasks import Tasks
 from kcore.wire.api import Api
@@ -56,6 +57,8 @@ class Settings:
     manifests: Path | None = None
     # What pods resolve names with; None: as this machine does.
     dns: cri_pb.DNSConfig | None = None
+    # Where the cluster's own DNS is; empty: it has none.
+    cluster_dns: tuple[str, ...] = ()
     # The door to the machine.
     look: Callable[[Path], machine.Machine] = field(default=machine.look)
 
@@ -118,7 +121,7 @@ async def run(
                     runtime=await _runtime_name(runtime, clock),
                 ),
                 capacity_bytes=found.memory,
-                dns=settings.dns or _dns(RESOLV_CONF),
+                dns=Resolver(settings.dns or _dns(RESOLV_CONF), settings.cluster_dns),
                 allocatable={"cpu": str(found.cpus), "memory": str(found.memory)},
                 starts=asyncio.Semaphore(STARTS_AT_ONCE),
                 named=named,

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import event_pb2, pod_pb2
-from kcore_api.runtime.v1 import api_pb2 as rt
 
 from kcore.chance import Chance
 from kcore.clock import LoopClock
@@ -28,6 +27,7 @@ from kcore.kubelet import (
     reporter,
     status,
 )
+from kcore.kubelet.resolver import Resolver
 from kcore.reconcile import owner, recorder, transaction
 from kcore.sim import loop
 from kcore.sim.runtime import Runtime, Speed
@@ -167,7 +167,7 @@ class House:
                     logs=self.root / "logs",
                     around=status.Surroundings(("192.0.2.1",), "sim"),
                     capacity_bytes=8 << 30,
-                    dns=rt.DNSConfig(),
+                    dns=Resolver(),
                     allocatable={"cpu": "2", "memory": "8Gi"},
                     starts=asyncio.Semaphore(8),
                     named=lambda pod: config_objects.fetch(api, pod),

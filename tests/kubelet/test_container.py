@@ -8,7 +8,8 @@ from google.protobuf import text_format
 from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
-from kcore.kubelet import container, hosts, resolver
+from kcore.kubelet import container, hosts
+from kcore.kubelet.resolver import Resolver
 from tests.kubelet.scene import UID, pod
 
 CAPACITY = 8 << 30
@@ -194,7 +195,7 @@ def test_a_sandbox() -> None:
     for one in (of.spec.init_containers[0], of.spec.containers[0]):
         one.ports.add(container_port=80, host_port=8080, protocol="UDP", host_ip="192.0.2.1")
         one.ports.add(container_port=81)
-    made = container.sandbox(of, 2, Path("/logs"), pb.DNSConfig(servers=["192.0.2.53"]))
+    made = container.sandbox(of, 2, Path("/logs"), Resolver(pb.DNSConfig(servers=["192.0.2.53"])))
     assert (made.metadata.name, made.metadata.uid, made.metadata.attempt) == ("web", UID, 2)
     assert made.hostname == "web"
     assert made.log_directory == f"/logs/default_web_{UID}"
@@ -217,7 +218,7 @@ def test_a_sandbox() -> None:
 )
 def test_namespaces(spec: dict[str, bool], network: int, pid: int, ipc: int) -> None:
     of = pod(**spec)
-    made = container.sandbox(of, 0, Path("/logs"), pb.DNSConfig())
+    made = container.sandbox(of, 0, Path("/logs"), Resolver())
     for options in (
         made.linux.security_context.namespace_options,
         config(of).linux.security_context.namespace_options,
@@ -270,18 +271,33 @@ NODE_DNS = pb.DNSConfig(servers=["192.0.2.53"], searches=["example"], options=["
 
 
 def test_resolvers() -> None:
-    assert resolver.config(pod(dns_policy="Default"), NODE_DNS) == NODE_DNS
+    assert Resolver(NODE_DNS).config(pod(dns_policy="Default")) == NODE_DNS
     of = pod(dns_policy="ClusterFirst")
     of.spec.dns_config.nameservers.extend(["192.0.2.53", "192.0.2.54"])
     of.spec.dns_config.searches.append("own.example")
     of.spec.dns_config.options.add(name="ndots", value="5")
     of.spec.dns_config.options.add(name="edns0")
-    made = resolver.config(of, NODE_DNS)
+    made = Resolver(NODE_DNS).config(of)
     assert [*made.servers] == ["192.0.2.53", "192.0.2.54"]
     assert [*made.searches] == ["example", "own.example"]
     assert [*made.options] == ["rotate", "ndots:5", "edns0"]
     of.spec.dns_policy = "None"
-    assert [*resolver.config(of, NODE_DNS).searches] == ["own.example"]
+    assert [*Resolver(NODE_DNS).config(of).searches] == ["own.example"]
+
+
+def test_the_clusters_names_come_first() -> None:
+    cluster = Resolver(NODE_DNS, ("10.96.0.10",))
+    made = cluster.config(pod())
+    assert [*made.servers] == ["10.96.0.10"]
+    assert [*made.searches] == [
+        "default.svc.cluster.local", "svc.cluster.local", "cluster.local", "example"
+    ]  # fmt: skip
+    assert [*made.options] == ["ndots:5"]
+    assert cluster.config(pod(dns_policy="Default")) == NODE_DNS
+    assert cluster.config(pod(host_network=True)) == NODE_DNS
+    hosted = pod(host_network=True, dns_policy="ClusterFirstWithHostNet")
+    assert cluster.config(hosted) == made
+    assert cluster.config(pod(dns_policy="None")) == pb.DNSConfig()
 
 
 @pytest.mark.parametrize("word", ["a b", "a\nnameserver 192.0.2.1", ""])
@@ -289,4 +305,4 @@ def test_a_resolvers_words_are_words(word: str) -> None:
     of = pod()
     of.spec.dns_config.searches.append(word)
     with pytest.raises(ValueError, match="dnsConfig"):
-        resolver.config(of, NODE_DNS)
+        Resolver(NODE_DNS).config(of)
