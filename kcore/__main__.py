@@ -255,9 +255,7 @@ async def _control(
     if setup.dns:
         names = await connect(certificates.DNS)
         seen_at = "/etc/coredns"
-        works.append(
-            dns.run(names, setup.place.dns, seen_at, setup.dns, clock, chance.fork("dns"))
-        )
+        works.append(dns.run(names, setup.place.dns, seen_at, setup.dns, clock, chance.fork("dns")))
     return works
 
 

@@ -84,7 +84,10 @@ def addons(setup: Setup) -> str:
         return ""
     template = jinja2.Template((Path(__file__).parent / "coredns.yaml.j2").read_text())
     said: str = template.render(
-        address=setup.dns, node=json.dumps(setup.node), image=images.COREDNS, directory=json.dumps(str(setup.place.dns))
+        address=setup.dns,
+        node=json.dumps(setup.node),
+        image=images.COREDNS,
+        directory=json.dumps(str(setup.place.dns)),
     )
     return said
 

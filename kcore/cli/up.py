@@ -84,7 +84,7 @@ async def up(
     kcore up -f examples/web.yaml
     """
     where = place.Place.under(root)
-    setup = Setup(where, node or node_name(), port, store, boot.dns_address())
+    setup = Setup(where, node or node_name(), port, store, dns=boot.dns_address())
     progress = Progress(session, output == "json")
     try:
         if store:
