@@ -2,7 +2,7 @@
 
 import pytest
 
-from kcore.controllers import replicaset
+from kcore.controllers import pod
 from kcore.reconcile import loop
 
 FOUND_BY = "pod "
@@ -22,4 +22,4 @@ def plant(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(loop.Loop, "_is_due", impatient)
     patch.setattr(loop.Loop, "_learn", again)
-    patch.setattr(replicaset, "_still_wanted", lambda live: [])
+    patch.setattr(pod, "still_wanted", lambda live: [])
