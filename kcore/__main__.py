@@ -160,6 +160,7 @@ async def _apiserver(setup: "Setup", retention: "kernel.Retention") -> None:
         key=key,
         authority=where.ca,
         tokens=apiserver.owner(where.admin_token),
+        account_key=where.pki / certificates.ACCOUNT_KEY,
     )
     try:
         async with kernel.opened(

@@ -41,6 +41,8 @@ IMPERSONATE = "impersonate"
 USERS, GROUPS = "users", "groups"
 # What a kubelet's link is asked permission for, of its Node.
 LINK = "link"
+# Of a service account: to have a token of it.
+TOKEN = "token"
 
 READ = frozenset(("get", "list", "watch"))
 WRITE = frozenset(("create", "update", "patch", "delete"))
@@ -129,6 +131,8 @@ def _of_node(node: str) -> tuple[_Rule, ...]:
         _Rule(_CHANGE, (POD,), ("status",), bound=True),
         _Rule(READ, _REFERRED_TO, named=True, bound=True),
         _Rule(frozenset(("get",)), (SERVICE_ACCOUNT,), named=True),
+        # Of the accounts of its pods, bound to them.
+        _Rule(frozenset(("create",)), (SERVICE_ACCOUNT,), (TOKEN,), named=True, bound=True),
         _Rule(_EVENTS, (_EVENT,)),
         _Rule(READ | WRITE, (_LEASE,), namespaces=("kube-node-lease",), names=(node,)),
     )

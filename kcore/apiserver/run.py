@@ -8,6 +8,7 @@ tests, which take sessions from it without any listener.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,10 +25,12 @@ from kcore.apiserver.probe import Probe
 from kcore.apiserver.services import Services
 from kcore.apiserver.session import Session
 from kcore.apiserver.streams import Streams
+from kcore.apiserver.token import Accounts
 from kcore.chance import Chance
 from kcore.clock import Clock
 from kcore.kernel.kernel import Kernel
 from kcore.tasks import Tasks
+from kcore.wire.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ class Listeners:
     authority: Path = Path()
     # Files that hold a bearer token each, and whose it is.
     tokens: Mapping[Path, User] = field(default_factory=dict)
+    # What service accounts' tokens are signed with; None: there are none.
+    account_key: Path | None = None
     # Whether reflection answers those, too, who do not say who they are.
     reflects_all: bool = False
 
@@ -68,11 +73,14 @@ class Apiserver:
         chance: Chance,
         *,
         reflects_all: bool = False,
+        account_key: bytes = b"",
     ) -> None:
-        """`tasks`: where streams live."""
+        """`tasks`: where streams live. `account_key`: signs the tokens of service accounts."""
         self.kernel = kernel
         self._clock = clock
-        self.authorizer = Authorizer(kernel)
+        self.accounts = Accounts(account_key, kernel, clock, chance) if account_key else None
+        lasts = self.accounts.lasts if self.accounts is not None else lambda _: True
+        self.authorizer = Authorizer(kernel, lasts)
         self.broker = Broker(tasks, chance)
         self.allowance = Allowance()
         self.metrics = Metrics(
@@ -111,7 +119,9 @@ class Apiserver:
                 ),
             }
         )
-        self.services = Services(kernel, self.metrics, clock, reflects_all=reflects_all)
+        self.services = Services(
+            kernel, self.metrics, clock, reflects_all=reflects_all, accounts=self.accounts
+        )
 
     def session(self, user: User) -> Session:
         """The Api for somebody in this process."""
@@ -121,8 +131,10 @@ class Apiserver:
         """Ends what goes on when its permission ends, for ever."""
         while True:
             await self._clock.sleep(RECHECK_SECONDS)
-            self.kernel.feed.recheck()
-            self.broker.recheck()
+            # While the store is read again nothing can be said; later, then.
+            with contextlib.suppress(ApiError):
+                self.kernel.feed.recheck()
+                self.broker.recheck()
 
     def streams(self, user: User) -> Streams:
         """PodStreams and NodeLink for somebody in this process."""
@@ -135,7 +147,15 @@ async def serving(
 ) -> AsyncIterator[tuple[Apiserver, serve.Server]]:
     """An apiserver that listens; leaving the block ends it gracefully."""
     async with Tasks() as tasks:
-        apiserver = Apiserver(kernel, tasks, clock, chance, reflects_all=listeners.reflects_all)
+        key = listeners.account_key
+        apiserver = Apiserver(
+            kernel,
+            tasks,
+            clock,
+            chance,
+            reflects_all=listeners.reflects_all,
+            account_key=key.read_bytes() if key is not None else b"",
+        )
         server = serve.Server(
             kernel,
             apiserver.services,
@@ -143,7 +163,7 @@ async def serving(
             apiserver.authorizer,
             apiserver.metrics,
             clock,
-            _listeners(listeners),
+            _listeners(listeners, apiserver.accounts),
             apiserver.allowance,
         )
         probe = Probe(apiserver.metrics.text, {"kernel": apiserver.services.ready})
@@ -172,14 +192,15 @@ async def run(kernel: Kernel, listeners: Listeners, clock: Clock, chance: Chance
         await asyncio.get_running_loop().create_future()
 
 
-def _listeners(listeners: Listeners) -> list[serve.Listener]:
+def _listeners(listeners: Listeners, accounts: Accounts | None) -> list[serve.Listener]:
     found = []
     if listeners.socket is not None:
         found.append(serve.Listener(f"unix:{listeners.socket}", of_socket))
     if listeners.tls:
         users = {path.read_text().strip(): user for path, user in listeners.tokens.items()}
+        tokens = Tokens(users, accounts.user if accounts is not None else None)
         wrapped = serve.credentials(listeners.certificate, listeners.key)
-        found.append(serve.Listener(listeners.tls, Tokens(users), wrapped))
+        found.append(serve.Listener(listeners.tls, tokens, wrapped))
     if listeners.mutual:
         wrapped = serve.credentials(listeners.certificate, listeners.key, listeners.authority)
         found.append(serve.Listener(listeners.mutual, of_certificate, wrapped))

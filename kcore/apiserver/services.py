@@ -24,6 +24,7 @@ from kcore.apiserver.metrics import Metrics
 from kcore.apiserver.reflection import Reflection
 from kcore.apiserver.session import Kernel, Session
 from kcore.apiserver.streams import Streams
+from kcore.apiserver.token import Accounts
 from kcore.apiserver.typed import Face, Faces
 from kcore.clock import Clock
 from kcore.kernel import frame
@@ -83,9 +84,19 @@ class Services:
     """What one server serves."""
 
     def __init__(
-        self, kernel: Kernel, metrics: Metrics, clock: Clock, *, reflects_all: bool = False
+        self,
+        kernel: Kernel,
+        metrics: Metrics,
+        clock: Clock,
+        *,
+        reflects_all: bool = False,
+        accounts: Accounts | None = None,
     ) -> None:
-        """`kernel`: what is behind it all. `reflects_all`: also to those without credentials."""
+        """`kernel`: what is behind it all. `reflects_all`: also to those without credentials.
+
+        `accounts` makes service accounts' tokens; None: there are none.
+        """
+        self._accounts = accounts
         self._kernel = kernel
         self._reflects_all = reflects_all
         self._metrics = metrics
@@ -146,7 +157,7 @@ class Services:
             Method(auth, "WhoAmI", "unary", self._who_am_i),
             Method(auth, "CanI", "unary", self._can_i),
             Method(auth, "Join", "unary", partial(_later, "Join")),
-            Method(auth, "CreateToken", "unary", partial(_later, "CreateToken")),
+            Method(auth, "CreateToken", "unary", self._create_token),
             Method(pod, "Logs", "server_stream", self._logs),
             Method(node, "Images", "bidi_stream", partial(_later_stream, "Images")),
             # Probes have no credentials, and learn nothing but that.
@@ -244,6 +255,19 @@ class Services:
 
     async def _can_i(self, call: Call, body: bytes) -> bytes:
         return call.session.can_i(auth_pb2.CanIRequest.FromString(body)).SerializeToString()
+
+    async def _create_token(self, call: Call, body: bytes) -> bytes:
+        request = auth_pb2.CreateTokenRequest.FromString(body)
+        if self._accounts is None:
+            said = "this server has no key for service accounts' tokens"
+            raise ApiError(Reason.UNIMPLEMENTED, said)
+        account, pod = call.session.token_of(request)
+        token, expires = self._accounts.issue(
+            account, pod, request.audiences, request.expiration_seconds
+        )
+        response = auth_pb2.CreateTokenResponse(token=token)
+        response.expires.seconds = expires
+        return response.SerializeToString()
 
     # Streams.
 

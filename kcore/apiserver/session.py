@@ -27,6 +27,7 @@ import kcore
 from kcore.apiserver import authorize, escalation, policy, reference
 from kcore.apiserver.authorize import Decision
 from kcore.apiserver.identity import MASTERS, User
+from kcore.apiserver.token import DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS
 from kcore.kernel import frame
 from kcore.kernel.record import Key, Stored
 from kcore.kernel.schema import Schema
@@ -217,6 +218,42 @@ class Session:
         if decision.bound_to:
             reason += f", for objects of node {decision.bound_to} only"
         return auth_pb2.CanIResponse(allowed=decision.allowed, reason=reason)
+
+    def token_of(self, request: auth_pb2.CreateTokenRequest) -> tuple[Stored, Stored | None]:
+        """The account that the caller may have a token of, and the pod that it is bound to."""
+        faults = [
+            Violation(field, "is required")
+            for field in ("namespace", "name")
+            if not getattr(request, field)
+        ]
+        seconds = request.expiration_seconds
+        if seconds and not LEAST_SECONDS <= seconds <= MOST_SECONDS:
+            said = f"must be {LEAST_SECONDS} to {MOST_SECONDS}, or 0 for {DEFAULT_SECONDS}"
+            faults.append(Violation("expirationSeconds", said))
+        if request.pod_uid and not request.pod:
+            faults.append(Violation("podUid", "only with pod"))
+        if faults:
+            said = "; ".join(f"{one.path}: {one.message}" for one in faults)
+            raise ApiError(Reason.INVALID, said, faults)
+        namespace, name = request.namespace, request.name
+        kind = authorize.SERVICE_ACCOUNT
+        decision = self.check("create", kind, namespace, name, authorize.TOKEN)
+        account = self._kernel.shown(Key(kind, namespace, name))
+        pod = None
+        if request.pod:
+            pod = self._kernel.shown(Key(authorize.POD, namespace, request.pod))
+        # A node learns nothing of pods that are not its own.
+        if decision.bound_to and (
+            pod is None or pod.fields.get("spec.nodeName") != decision.bound_to
+        ):
+            raise self.forbidden("create", kind, namespace, name, authorize.TOKEN)
+        if account is None:
+            raise ApiError(Reason.NOT_FOUND, f'serviceaccounts "{name}" not found')
+        if request.pod and pod is None:
+            raise ApiError(Reason.NOT_FOUND, f'pods "{request.pod}" not found')
+        if pod is not None:
+            _check_binding(request, pod)
+        return account, pod
 
     def check(
         self, verb: str, kind: str, namespace: str, name: str, subresource: str = ""
@@ -417,6 +454,16 @@ class Session:
         """The namespace that permission is asked for: none for kinds of the cluster."""
         known = self._kernel.schema.kinds.get(kind)
         return namespace if known is None or known.namespaced else ""
+
+
+def _check_binding(request: auth_pb2.CreateTokenRequest, pod: Stored) -> None:
+    if request.pod_uid and request.pod_uid != pod.uid:
+        said = f'pod "{request.pod}" has uid {pod.uid}, not {request.pod_uid}'
+        raise ApiError(Reason.CONFLICT, said)
+    runs_as = pod.fields.get("spec.serviceAccountName", "")
+    if runs_as != request.name:
+        said = f'pod "{request.pod}" runs as service account "{runs_as}"'
+        raise ApiError(Reason.INVALID, f"pod: {said}", [Violation("pod", said)])
 
 
 def _owners(body: bytes) -> list[meta_pb2.OwnerReference]:

@@ -48,6 +48,8 @@ KUBELET = "kubelet"
 PROXY = "kube-proxy"
 DNS = "kube-dns"
 ADMIN_TOKEN = "admin.token"
+# What service accounts' tokens are signed with; it never changes, or all of them were void.
+ACCOUNT_KEY = "sa.key"
 TOKEN_LETTERS = 40
 
 SERVICE_ADDRESS = "10.96.0.1"
@@ -161,6 +163,9 @@ def ensure(
     token = pki / ADMIN_TOKEN
     if not token.exists():
         _write(token, chance.token(TOKEN_LETTERS).encode(), 0o600)
+    account_key = pki / ACCOUNT_KEY
+    if not account_key.exists():
+        _write(account_key, _pem(_new_key()), 0o600)
 
 
 def due(certificate: bytes, now: float) -> bool:
@@ -320,12 +325,15 @@ def _sign(
     signer: ec.EllipticCurvePrivateKey,
 ) -> Pair:
     signed = builder.sign(signer, hashes.SHA256())
-    key = own.private_bytes(
+    return Pair(signed.public_bytes(serialization.Encoding.PEM), _pem(own))
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return Pair(signed.public_bytes(serialization.Encoding.PEM), key)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

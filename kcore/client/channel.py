@@ -272,6 +272,15 @@ class Channel:
         )
         return response
 
+    async def create_token(
+        self, request: auth_pb2.CreateTokenRequest
+    ) -> auth_pb2.CreateTokenResponse:
+        """A token for a service account."""
+        response: auth_pb2.CreateTokenResponse = await self._ask(
+            f"{_AUTH}/CreateToken", request, auth_pb2.CreateTokenResponse
+        )
+        return response
+
     # PodStreams.
 
     async def logs(self, request: ps.LogsRequest) -> AsyncGenerator[ps.LogsResponse, None]:

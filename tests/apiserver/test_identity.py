@@ -125,7 +125,7 @@ async def test_a_token_says_who_its_holder_is(tmp_path: Path) -> None:
     [
         ("", "no credentials: send `authorization: Bearer TOKEN`"),
         ("wrong", "the bearer token is not known"),
-        ("a.b.c", "service accounts' tokens are not served by this server yet"),
+        ("a.b.c", "the bearer token is not known"),
     ],
 )
 async def test_other_tokens_are_not_known(tmp_path: Path, token: str, message: str) -> None:

@@ -227,7 +227,7 @@ def _methods() -> list[tuple[str, Any]]:
     found = []
     for service in ("ApiService", "AuthService"):
         for method in POOL.FindServiceByName(f"kcore.api.v1.{service}").methods:
-            if method.name not in ("Watch", "Join", "CreateToken"):
+            if method.name not in ("Watch", "Join"):
                 found.append((f"/kcore.api.v1.{service}/{method.name}", method.input_type))
     for kind in KINDS:
         for name, asked in (
