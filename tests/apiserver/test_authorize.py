@@ -32,6 +32,8 @@ from tests.apiserver.world import (
 EVENT = "kcore.core.v1.Event"
 LEASE = "kcore.coordination.v1.Lease"
 DEPLOYMENT = "kcore.apps.v1.Deployment"
+SERVICE = "kcore.core.v1.Service"
+SLICE = "kcore.discovery.v1.EndpointSlice"
 
 ALICE = User("alice", (AUTHENTICATED,))
 KUBELET = User("system:node:n1", (NODES, AUTHENTICATED))
@@ -40,6 +42,7 @@ IMPOSTOR = User("system:node:n1", (AUTHENTICATED,))
 NAMELESS = User("n1", (NODES, AUTHENTICATED))
 MANAGER = User("system:kube-controller-manager", (AUTHENTICATED,))
 SCHEDULER = User("system:kube-scheduler", (AUTHENTICATED,))
+PROXY = User("system:kube-proxy", (AUTHENTICATED,))
 
 YES: tuple[tuple[User, str, str, str, str, str], ...] = (
     (ADMIN, "delete", SECRET, "kube-system", "x", ""),
@@ -55,6 +58,9 @@ YES: tuple[tuple[User, str, str, str, str, str], ...] = (
     (SCHEDULER, "patch", POD, "default", "p", "status"),
     (SCHEDULER, "create", EVENT, "default", "e", ""),
     (SCHEDULER, authorize.CAUSE, "", "", "", ""),
+    (PROXY, "watch", SERVICE, "", "", ""),
+    (PROXY, "watch", SLICE, "", "", ""),
+    (ADMIN, "update", SERVICE, "default", "s", "externalips"),
     (KUBELET, "watch", POD, "", "", ""),
     (KUBELET, "create", NODE, "", "n1", ""),
     (KUBELET, "patch", NODE, "", "n1", "status"),
@@ -80,6 +86,13 @@ NO: tuple[tuple[User, str, str, str, str, str], ...] = (
     (MANAGER, "create", NODE, "", "n1", "link"),
     (MANAGER, authorize.IMPERSONATE, authorize.GROUPS, "", "system:masters", ""),
     (SCHEDULER, "get", SECRET, "default", "s", ""),
+    (PROXY, "get", SECRET, "default", "s", ""),
+    (PROXY, "list", POD, "", "", ""),
+    (PROXY, "update", SERVICE, "default", "s", ""),
+    (PROXY, "update", SLICE, "default", "s", ""),
+    (MANAGER, "update", SERVICE, "default", "s", "externalips"),
+    (ALICE, "update", SERVICE, "default", "s", "status"),
+    (KUBELET, "update", SLICE, "default", "s", ""),
     (SCHEDULER, "create", POD, "default", "p", ""),
     (SCHEDULER, "patch", POD, "default", "p", ""),
     (SCHEDULER, "patch", NODE, "", "n1", ""),

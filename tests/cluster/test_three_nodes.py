@@ -175,11 +175,13 @@ class Lab:
 
     def pods(self) -> dict[str, tuple[str, Path]]:
         """Address and network namespace of each pod of the deployment that runs, by its name."""
+        pods = self.get("pods", "-l", "app=web")["items"]
+        # After them: one that comes meanwhile is left out, as one that has no container yet.
         spaces = {address_in(path): path for path in self.spaces()}
         found = {}
-        for pod in self.get("pods", "-l", "app=web")["items"]:
-            if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("podIP"):
-                address = pod["status"]["podIP"]
+        for pod in pods:
+            address = pod["status"].get("podIP")
+            if "deletionTimestamp" not in pod["metadata"] and address in spaces:
                 found[pod["metadata"]["name"]] = (address, spaces[address])
         return found
 
