@@ -56,6 +56,12 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "port-forward": ("kcore.cli.port_forward:port_forward", "Lead ports here to a pod's"),
         "cp": ("kcore.cli.cp:cp", "Copy files to and from a container"),
     },
+    "Nodes": {
+        "cordon": ("kcore.cli.cordon:cordon", "Let no new pods come to nodes"),
+        "uncordon": ("kcore.cli.cordon:uncordon", "Let pods come to nodes again"),
+        "drain": ("kcore.cli.drain:drain", "Send all pods away from nodes"),
+        "taint": ("kcore.cli.taint:taint", "Set and remove taints of nodes"),
+    },
     "Cluster": {
         "up": ("kcore.cli.up:up", "Start a one-node cluster on this machine"),
         "down": ("kcore.cli.up:down", "Take it away without a trace"),

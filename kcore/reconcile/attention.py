@@ -4,8 +4,7 @@ Whoever says "it has been silent for 40 seconds" must have listened for 40 secon
 that is down, a connection that hangs, a process that was stopped are no silence of others.
 `proved(at)` says that the view was complete at a moment of the monotonic clock; between two proofs
 at most `MOST_SECONDS` count. `seconds` is what has been proved so far, `most(at)` what it may be
-by then:
-something that began now began at `most`, so spans come out too short rather than too long. Wall
+by then: what began now began at `most`, so spans come out too short rather than too long. Wall
 clocks do not matter.
 """
 

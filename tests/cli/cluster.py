@@ -17,7 +17,7 @@ from typing import Any
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 
-from kcore.admission import BY_KIND
+from kcore.admission import BY_KIND, ON_DELETE
 from kcore.apiserver.identity import ADMIN
 from kcore.apiserver.session import Session
 from kcore.chance import Chance
@@ -112,7 +112,13 @@ async def opened(clock: StillClock) -> AsyncIterator[Kernel]:
     """A kernel on memory."""
     chance = Chance(1)
     async with kernel.opened(
-        MemoryStore(chance), _schema(), BY_KIND, clock, chance.fork("kernel"), codec=codec
+        MemoryStore(chance),
+        _schema(),
+        BY_KIND,
+        clock,
+        chance.fork("kernel"),
+        codec=codec,
+        leaving=ON_DELETE,
     ) as made:
         yield made
 

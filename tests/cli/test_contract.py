@@ -73,11 +73,21 @@ apiVersion: kcore.dev/v1
 kind: Pool
 metadata: {name: node-ports}
 spec: {first: 30000, last: 30100}
+---
+apiVersion: kcore.dev/v1
+kind: Pool
+metadata: {name: pod-cidrs}
+spec: {cidr: 10.244.0.0/16, blockSize: 24}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/zone: a}}
 """
 # What an example needs to have been done before.
 BEFORE = {
     "create job": "create cronjob nightly --image=busybox --schedule=@daily",
     "rollout resume": "rollout pause deploy/web",
+    "taint": "taint nodes n1 dedicated=db:NoSchedule --overwrite",
 }
 POD = (
     "apiVersion: v1\nkind: Pod\nmetadata: {name: new}\nspec: {containers: [{name: a, image: b}]}\n"
