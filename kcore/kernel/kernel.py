@@ -41,7 +41,16 @@ from kcore.kernel.record import Change, Key, Record, Stored, Verb
 from kcore.kernel.replica import Replica
 from kcore.kernel.schema import Schema
 from kcore.kernel.state import Draft
-from kcore.kernel.store import Conflict, Full, Opened, Refused, Store, Tail, TooLarge
+from kcore.kernel.store import (
+    REMEMBERED_SECONDS,
+    Conflict,
+    Full,
+    Opened,
+    Refused,
+    Store,
+    Tail,
+    TooLarge,
+)
 from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason, to_status
 
@@ -58,7 +67,6 @@ _QUEUE_BYTES: Final = 64 << 20
 # Of an error's message that does not fit into an answer.
 _CUT_LETTERS: Final = 100
 
-_REMEMBER_SECONDS: Final = 600.0
 # Objects deleted at once because they have lived their time, and who does it.
 _BURIED_AT_ONCE: Final = 256
 _ACTOR: Final = "system:kernel"
@@ -183,6 +191,7 @@ class Kernel:
         # Transactions of the last minutes by actor and request id: the revision that each made.
         self._remembered: dict[tuple[str, str], int] = {}
         self._remembered_at: deque[tuple[float, tuple[str, str]]] = deque()
+        self._remembered_since = 0.0
         # Objects of kinds with a limited life, by the time of their last write.
         self._mortal: dict[str, dict[Key, float]] = {}
 
@@ -502,16 +511,19 @@ class Kernel:
     def _note(self, record: Record, schema: Schema) -> None:
         """Takes note of what a record says besides the object."""
         if record.request_id:
-            identity = record.actor, record.request_id
-            if identity not in self._remembered:
-                self._remembered_at.append((record.time, identity))
-            self._remembered[identity] = record.revision
+            self._remember(record.actor, record.request_id, record.revision, record.time)
         kind = schema.kinds.get(record.key.kind)
         if kind is not None and kind.ttl_seconds:
             mortal = self._mortal.setdefault(kind.name, {})
             mortal.pop(record.key, None)
             if record.verb is not Verb.DELETE:
                 mortal[record.key] = record.time
+
+    def _remember(self, actor: str, request_id: str, revision: int, time: float) -> None:
+        identity = actor, request_id
+        if time >= self._remembered_since and identity not in self._remembered:
+            self._remembered_at.append((time, identity))
+            self._remembered[identity] = revision
 
     async def _repeated(self, one: _Waiting) -> _Answer | None:
         """What a transaction was answered that is asked for again."""
@@ -527,8 +539,12 @@ class Kernel:
             if record is not None:
                 results.append(commit.Result(record.body, True))
                 continue
-            # It changed nothing, or its kind keeps no history: then what is there must do.
-            stored = self._replica.get(self.key_of(operation))
+            key = self.key_of(operation)
+            if not key.name:
+                said = f"it was done already, as revision {revision}"
+                raise ApiError(Reason.GONE, f"{said}; what it made is no longer kept")
+            # It changed nothing, or its record was let go: then what is there must do.
+            stored = self._replica.get(key)
             results.append(commit.Result(stored.body if stored is not None else b"", False))
         return _Answer(revision, tuple(results))
 
@@ -606,8 +622,11 @@ class Kernel:
         self._remembered.clear()
         self._remembered_at.clear()
         self._mortal.clear()
+        self._remembered_since = self._opened.time - REMEMBERED_SECONDS
         await self._replica.replay(self._opened, self._note)
-        self._forget_requests(self._opened.time)
+        for request in await self._store.requests():
+            self._remember(*request)
+        self._remembered_at = deque(sorted(self._remembered_at))
 
     async def _recover(self, cause: Exception) -> None:
         """Opens the store again after a failure that leaves unknown what it holds."""
@@ -665,7 +684,8 @@ class Kernel:
 
     def _forget_requests(self, now: float) -> None:
         known = self._remembered_at
-        while known and known[0][0] < now - _REMEMBER_SECONDS:
+        self._remembered_since = max(self._remembered_since, now - REMEMBERED_SECONDS)
+        while known and known[0][0] < self._remembered_since:
             self._remembered.pop(known.popleft()[1], None)
 
     async def _bury(self, now: float) -> None:

@@ -84,6 +84,20 @@ class Record(NamedTuple):
         return zlib.crc32(body, zlib.crc32(head.encode()))
 
 
+class Request(NamedTuple):
+    """A transaction that was asked for by an id, and the revision that it made."""
+
+    actor: str
+    request_id: str
+    revision: int
+    time: float
+
+    def checksum(self) -> int:
+        """CRC-32 over everything."""
+        text = "\x00".join((self.actor, self.request_id, str(self.revision), repr(self.time)))
+        return zlib.crc32(text.encode())
+
+
 class Stored(NamedTuple):
     """An object in memory."""
 

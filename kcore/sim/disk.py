@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.kernel.record import Key, Record
+from kcore.kernel.record import Key, Record, Request
 from kcore.kernel.store import Opened, Store, Tail
 from kcore.sim.faults import Weather
 
@@ -56,6 +56,10 @@ class Disk:
     def replay(self) -> AsyncIterator[Record]:
         """The whole log."""
         return self._store.replay()
+
+    async def requests(self) -> Sequence[Request]:
+        """Those of records that are gone, but young."""
+        return await self._store.requests()
 
     async def at(self, key: Key, revision: int) -> Record | None:
         """The last record of an object up to `revision`."""

@@ -14,7 +14,7 @@ from kcore.chance import Chance
 from kcore.clock import LoopClock
 from kcore.kernel import kernel as kernels
 from kcore.kernel import schema
-from kcore.kernel.record import Key, Record
+from kcore.kernel.record import Key, Record, Request
 from kcore.kernel.store import Opened, Store, Tail, memory, sqlite
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel import etcd_server, things, watch_validators
@@ -44,6 +44,9 @@ class Witness:
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         await self._store.append(records, keep)
         self.records += records
+
+    async def requests(self) -> Sequence[Request]:
+        return await self._store.requests()
 
     async def at(self, key: Key, revision: int) -> Record | None:
         return await self._store.at(key, revision)

@@ -9,9 +9,12 @@ longer there. All stores pass one conformance suite (tests/kernel/test_store.py)
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from kcore.kernel.record import Key, Record
+from kcore.kernel.record import Key, Record, Request
+
+# For so long, by the log's own time, a request is known that was asked for by an id.
+REMEMBERED_SECONDS: Final = 600.0
 
 
 class Refused(Exception):
@@ -71,6 +74,13 @@ class Store(Protocol):
 
     def replay(self) -> AsyncIterator[Record]:
         """The whole log, in order, each checksum verified, and their sum at the end."""
+        ...
+
+    async def requests(self) -> Sequence[Request]:
+        """Those of records that are gone but younger than `REMEMBERED_SECONDS`, after `replay`.
+
+        In order of time, one for each revision.
+        """
         ...
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:

@@ -12,7 +12,7 @@ that, or it can never be.
 In memory are, of each batch, kcore's and etcd's revision and its time, and of each key the
 checksum: a sum of them is in the head, so that a changed, lost or foreign entry is found when the
 log is read. Compaction is recorded in the head, and is etcd's own; deleted objects' keys go with
-it.
+it. etcd's lags ten minutes behind: what is promised no more still tells who asked for it.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from kcore_api.store.v1 import log_pb2
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.kernel.record import Key, Record, Verb
-from kcore.kernel.store import Conflict, Full, Opened, Refused, Tail
+from kcore.kernel.record import Key, Record, Request, Verb
+from kcore.kernel.store import REMEMBERED_SECONDS, Conflict, Full, Opened, Refused, Tail
 from kcore.kernel.store.etcd_client import Compacted, Endpoints, Etcd
 from kcore.kernel.store.mark import Mark
 from kcore.wire.errors import ApiError, Reason
@@ -112,6 +112,8 @@ class EtcdStore:
         self._ended = array("d")
         self._base_time = 0.0
         self._latest: dict[bytes, _Latest] = {}
+        # By revision: of records that are there no longer.
+        self._requests: dict[int, Request] = {}
         # Whether all that is so; a replay makes it so.
         self._known = False
         # What others have written after revision `_floor`.
@@ -184,6 +186,7 @@ class EtcdStore:
             self._check_tally(tally, batch.head)
             for record in records:
                 if record.revision <= compacted:
+                    self._keep_request(base.get(record.key))
                     base[record.key] = record
                     continue
                 if not flushed:
@@ -191,10 +194,17 @@ class EtcdStore:
                     for old in _present(base.values()):
                         yield old
                 yield record
+        for record in base.values():
+            if record.verb is Verb.DELETE:
+                self._keep_request(record)
         self._known = True
         if not flushed:
             for old in _present(base.values()):
                 yield old
+
+    async def requests(self) -> Sequence[Request]:
+        """Those of records that are gone, but young; as the last replay found them."""
+        return sorted(self._requests.values(), key=lambda one: one.revision)
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order. What is no longer needed goes with the next compaction."""
@@ -297,6 +307,9 @@ class EtcdStore:
         if index:
             return self._revisions[index - 1]
         base = self._head.compacted
+        if self._revisions and self._revisions[0] <= base:
+            # It was before what is promised, wherever in there.
+            return 0
         return base if base and time >= self._base_time else 0
 
     async def compact(self, revision: int) -> None:
@@ -501,6 +514,23 @@ class EtcdStore:
         self._head = head
         return True
 
+    def _keep_request(self, record: Record | None) -> None:
+        """Of a record that is told no more."""
+        if record is None or not record.request_id:
+            return
+        if record.time >= self._head.time - REMEMBERED_SECONDS:
+            self._requests[record.revision] = Request(
+                record.actor, record.request_id, record.revision, record.time
+            )
+
+    def _begin(self, revision: int) -> int:
+        """How many batches need not be known for what is after `revision`.
+
+        The log begins later than it must be: it tells of requests that may be asked again.
+        """
+        young = bisect.bisect_left(self._ended, self._head.time - REMEMBERED_SECONDS)
+        return min(bisect.bisect_right(self._revisions, revision), young)
+
     async def _promise(self, revision: int) -> int:
         """Writes that the log begins at `revision`, and deletes what was deleted before.
 
@@ -515,11 +545,11 @@ class EtcdStore:
                     if known.deleted and known.deleted <= revision
                 ][:_DELETED_AT_ONCE]
                 if revision <= self._head.compacted and not dead:
-                    index = bisect.bisect_right(self._revisions, revision)
+                    index = self._begin(revision)
                     return self._head.base if index == 0 else self._trim(index - 1)
                 head = self._next_head()
                 head.compacted = max(revision, head.compacted)
-                index = bisect.bisect_right(self._revisions, head.compacted)
+                index = self._begin(head.compacted)
                 head.base = self._places[index - 1] if index else head.base
                 head.tally -= sum(self._latest[key].checksum for key in dead)
                 head.tally &= _TALLY_MASK
@@ -615,6 +645,7 @@ class EtcdStore:
         for column in (self._revisions, self._places, self._began, self._ended):
             del column[:]
         self._latest.clear()
+        self._requests.clear()
         self._recent.clear()
         self._recent_records = 0
 

@@ -7,8 +7,8 @@ import bisect
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 from kcore.chance import Chance
-from kcore.kernel.record import Key, Record, Verb
-from kcore.kernel.store import Opened, Tail
+from kcore.kernel.record import Key, Record, Request, Verb
+from kcore.kernel.store import REMEMBERED_SECONDS, Opened, Tail
 
 
 class MemoryStore:
@@ -23,6 +23,8 @@ class MemoryStore:
         self._head = 0
         self._time = 0.0
         self._compacted = 0
+        # By revision: of records that are gone.
+        self._requests: dict[int, Request] = {}
 
     @property
     def tail(self) -> Tail | None:
@@ -37,6 +39,14 @@ class MemoryStore:
         """The whole log."""
         for record in list(self._log):
             yield record
+
+    async def requests(self) -> Sequence[Request]:
+        """Those of records that are gone, but young."""
+        since = self._time - REMEMBERED_SECONDS
+        self._requests = {
+            revision: one for revision, one in self._requests.items() if one.time >= since
+        }
+        return sorted(self._requests.values(), key=lambda one: one.revision)
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order."""
@@ -107,6 +117,10 @@ class MemoryStore:
         if not records:
             return
         for record in records:
+            if record.request_id:
+                self._requests[record.revision] = Request(
+                    record.actor, record.request_id, record.revision, record.time
+                )
             history = self._by_key[record.key]
             history.remove(record)
             if not history:

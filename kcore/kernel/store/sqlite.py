@@ -1,9 +1,10 @@
 """The log in an SQLite database.
 
-One table of records; one row of `head`, which is written in the same transaction as the records and
-holds the sum of their checksums, so that a changed, lost or foreign row is found when the log is
-read. A commit is synced to disk before `append` returns (WAL, synchronous=FULL). Writing happens in
-a thread of its own; reading where it is asked for, by another connection.
+One table of records; one of requests, of what is no longer among them; one row of `head`, which is
+written in the same transaction and holds the sum of their checksums, so that a changed, lost or
+foreign row is found when the log is read. A commit is synced to disk before `append` returns (WAL,
+synchronous=FULL). Writing happens in a thread of its own; reading where it is asked for, by another
+connection.
 
 Beside the database stands a file `<path>.mark` with the cluster's id and a lower bound of the
 revisions that were acknowledged, written at most once a second. A database that is behind it has
@@ -22,6 +23,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -31,8 +33,8 @@ from typing import Any, Final, TypeVar
 
 from kcore.chance import Chance
 from kcore.clock import Clock
-from kcore.kernel.record import Key, Record, Verb
-from kcore.kernel.store import Full, Opened, Refused, Tail
+from kcore.kernel.record import Key, Record, Request, Verb
+from kcore.kernel.store import REMEMBERED_SECONDS, Full, Opened, Refused, Tail
 from kcore.kernel.store.mark import Mark
 
 T = TypeVar("T")
@@ -55,6 +57,14 @@ CREATE TABLE IF NOT EXISTS log (
     checksum INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS log_by_key ON log (kind, namespace, name, position);
+-- Of records that are gone, but young.
+CREATE TABLE IF NOT EXISTS request (
+    revision INTEGER PRIMARY KEY,
+    actor TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    time REAL NOT NULL,
+    checksum INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS head (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     format INTEGER NOT NULL,
@@ -63,7 +73,7 @@ CREATE TABLE IF NOT EXISTS head (
     revision INTEGER NOT NULL,
     time REAL NOT NULL,
     compacted INTEGER NOT NULL,
-    tally INTEGER NOT NULL  -- sum of the log's checksums
+    tally INTEGER NOT NULL  -- sum of all checksums
 );
 """
 _FORMAT: Final = 1
@@ -73,7 +83,9 @@ COLUMNS: Final = (
     "position, kind, namespace, name, uid, operation, body, actor, because, time, request_id, "
     "manager, subresource, checksum"
 )
+REQUEST_COLUMNS: Final = "actor, request_id, revision, time, checksum"
 _HEAD: Final = ("format", "cluster_id", "epoch", "revision", "time", "compacted", "tally")
+_GONE: Final = "RETURNING position, actor, request_id, time, checksum"
 _VERBS: Final = {verb.value: verb for verb in Verb}
 _PAGE: Final = 512
 TALLY_MASK: Final = (1 << 62) - 1
@@ -121,7 +133,8 @@ class SqliteStore:
     async def replay(self) -> AsyncIterator[Record]:
         """The whole log, verified."""
         head = self._read_head()
-        tally = count = 0
+        tally = sum(request.checksum() for request in self._read_requests())
+        count = 0
         last = -1
         for row in self._pages("position > ?", -1):
             record = record_of(row)
@@ -137,6 +150,11 @@ class SqliteStore:
         said = self._integrity.result() if self._integrity is not None else "ok"
         if said != "ok":
             raise Refused(f"{self._path}: the database is damaged: {said}")
+
+    async def requests(self) -> Sequence[Request]:
+        """Those of records that are gone, but young."""
+        since = self._read_head()["time"] - REMEMBERED_SECONDS
+        return [request for request in self._read_requests() if request.time >= since]
 
     async def append(self, records: Sequence[Record], keep: Mapping[Key, int]) -> None:
         """Appends in order, synced to disk."""
@@ -310,10 +328,11 @@ class SqliteStore:
             tally += checksum
             rows.append(_row(record, checksum))
         last = records[-1]
+        since = last.time - REMEMBERED_SECONDS
         with self._transaction(connection):
             connection.executemany(f"INSERT INTO log VALUES ({','.join('?' * 14)})", rows)
             for key, count in keep.items():
-                tally -= _trim(connection, key, count)
+                tally -= _trim(connection, key, count, since)
             connection.execute(
                 "UPDATE head SET revision = ?, time = ?, tally = ?",
                 (last.revision, last.time, tally & TALLY_MASK),
@@ -360,7 +379,13 @@ class SqliteStore:
     def _set_compacted(self, revision: int) -> None:
         assert self._writer is not None
         with self._transaction(self._writer):
-            self._writer.execute("UPDATE head SET compacted = ?", (revision,))
+            old = self._writer.execute(
+                "DELETE FROM request WHERE time < (SELECT time FROM head) - ? RETURNING checksum",
+                (REMEMBERED_SECONDS,),
+            ).fetchall()
+            tally = self._tally - sum(checksum for (checksum,) in old) & TALLY_MASK
+            self._writer.execute("UPDATE head SET compacted = ?, tally = ?", (revision, tally))
+        self._tally = tally
         opened = self._opened
         self._opened = Opened(opened.cluster_id, opened.epoch, opened.head, opened.time, revision)
 
@@ -376,14 +401,15 @@ class SqliteStore:
         if not window:
             return None
         tally = self._tally
+        (time,) = connection.execute("SELECT time FROM head").fetchone()
         with self._transaction(connection):
             for position, kind, namespace, name, operation, _ in window:
                 gone = connection.execute(
                     "DELETE FROM log WHERE kind = ? AND namespace = ? AND name = ? "
-                    "AND position < ? RETURNING checksum",
+                    f"AND position < ? {_GONE}",
                     (kind, namespace, name, position + (operation == Verb.DELETE.value)),
                 ).fetchall()
-                tally -= sum(checksum for (checksum,) in gone)
+                tally -= _forgotten(connection, gone, time - REMEMBERED_SECONDS)
             connection.execute("UPDATE head SET tally = ?", (tally & TALLY_MASK,))
         self._tally = tally & TALLY_MASK
         return int(window[-1][0])
@@ -410,6 +436,10 @@ class SqliteStore:
             if len(rows) < _PAGE:
                 return
             start = rows[-1][0]
+
+    def _read_requests(self) -> list[Request]:
+        rows = self._rows(f"SELECT {REQUEST_COLUMNS} FROM request ORDER BY revision")
+        return [request_of(row) for row in rows]
 
     def _read_head(self) -> dict[str, Any]:
         row = self._row(f"SELECT {', '.join(_HEAD)} FROM head")
@@ -461,15 +491,37 @@ def _after(revision: int) -> int:
     return (revision + 1) << 10
 
 
-def _trim(connection: sqlite3.Connection, key: Key, count: int) -> int:
-    """Deletes all but the last record of an object and `count` before it; their checksums' sum."""
+def _trim(connection: sqlite3.Connection, key: Key, count: int, since: float) -> int:
+    """Deletes all but an object's last record and `count` before it; how much the tally shrinks."""
     gone = connection.execute(
         "DELETE FROM log WHERE kind = ? AND namespace = ? AND name = ? AND position < "
         "(SELECT position FROM log WHERE kind = ? AND namespace = ? AND name = ? "
-        "ORDER BY position DESC LIMIT 1 OFFSET ?) RETURNING checksum",
+        f"ORDER BY position DESC LIMIT 1 OFFSET ?) {_GONE}",
         (*key, *key, count),
     ).fetchall()
-    return sum(checksum for (checksum,) in gone)
+    return _forgotten(connection, gone, since)
+
+
+def _forgotten(connection: sqlite3.Connection, gone: Iterable[Sequence[Any]], since: float) -> int:
+    """Keeps the requests of records that are gone; how much the tally shrinks.
+
+    Of those that are younger than `since`: they may be asked again.
+    """
+    shrunk = 0
+    for position, actor, request_id, time, checksum in gone:
+        shrunk += checksum
+        if request_id and time >= since:
+            request = Request(actor, request_id, position >> 10, time)
+            shrunk -= _keep(connection, request)
+    return shrunk
+
+
+def _keep(connection: sqlite3.Connection, request: Request) -> int:
+    """Writes it down, once for a revision; how much the tally grows."""
+    checksum = request.checksum()
+    row = (request.revision, request.actor, request.request_id, request.time, checksum)
+    done = connection.execute("INSERT OR IGNORE INTO request VALUES (?, ?, ?, ?, ?)", row)
+    return checksum if done.rowcount else 0
 
 
 def _row(record: Record, checksum: int) -> tuple[Any, ...]:
@@ -487,6 +539,22 @@ def _row(record: Record, checksum: int) -> tuple[Any, ...]:
         record.subresource,
         checksum,
     )
+
+
+def request_of(row: Sequence[Any]) -> Request:
+    """A row's request; `Refused` where it is not what was written."""
+    *values, checksum = row
+    request = Request(*values)
+    try:
+        good = request.checksum() == checksum
+    except (TypeError, AttributeError):
+        good = False
+    if not good:
+        raise Refused(
+            f"the log's request of revision {request.revision} is damaged: its checksum does not "
+            "match (`kcore check` names all that are)"
+        )
+    return request
 
 
 def record_of(row: Sequence[Any]) -> Record:

@@ -125,6 +125,12 @@ def _faults(connection: sqlite3.Connection) -> Iterator[str]:
             sqlite.record_of(row)
         except Refused as error:
             yield str(error)
+    for row in connection.execute(f"SELECT {sqlite.REQUEST_COLUMNS} FROM request"):
+        tally += row[-1] if isinstance(row[-1], int) else 0
+        try:
+            sqlite.request_of(row)
+        except Refused as error:
+            yield str(error)
     if tally & sqlite.TALLY_MASK != head[1] or last > head[0]:
         yield (
             f"the log's {count} records up to revision {last} are not those that its head at "
