@@ -544,8 +544,9 @@ class Kernel:
                 said = f"it was done already, as revision {revision}"
                 raise ApiError(Reason.GONE, f"{said}; what it made is no longer kept")
             # It changed nothing, or its record was let go: then what is there must do.
+            let_go = revision <= self._replica.compacted or not self._replica.remembers(key.kind)
             stored = self._replica.get(key)
-            results.append(commit.Result(stored.body if stored is not None else b"", False))
+            results.append(commit.Result(stored.body if stored is not None else b"", let_go))
         return _Answer(revision, tuple(results))
 
     # What others have written.

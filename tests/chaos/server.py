@@ -34,6 +34,7 @@ _COMPILED = {
     "PYTHONDONTWRITEBYTECODE": "",
     "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "kcx-compiled"),
 }
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -55,8 +56,9 @@ class Server:
         self.port = free_port()
         self.log = root / "apiserver.log"
         self.process: subprocess.Popen[bytes] | None = None
-        # How long it took from each start until it served.
+        # How long it took from each start until it served, and how much of that the processor's.
         self.starts: list[float] = []
+        self.worked: list[float] = []
         self.place.make()
         certificates.ensure(self.place.pki, self.place.ca, "chaos", SystemClock(), Chance())
         self.place.admin_token.write_text("t" * 40)
@@ -94,6 +96,7 @@ class Server:
                         raise Died(f"no answer in {seconds} s: {error}: {self.words()}") from error
                 await asyncio.sleep(0.02)
         self.starts.append(now() - begun)
+        self.worked.append(self.processor_seconds())
         return self.starts[-1]
 
     def check(self) -> None:
@@ -134,6 +137,13 @@ class Server:
         assert self.process is not None
         text = Path(f"/proc/{self.process.pid}/statm").read_text()
         return int(text.split()[1]) * _PAGE_BYTES
+
+    def processor_seconds(self) -> float:
+        """What it has used of the processor since it was started."""
+        assert self.process is not None
+        text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / _TICKS
 
     def close(self) -> None:
         """Leaves nothing running."""

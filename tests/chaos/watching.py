@@ -40,6 +40,7 @@ async def prove(
             slow_seconds=(0.0, 0.0, 0.01, 0.1)[n % 4],
             leaves=(0.01, 0.1)[n % 2],
             returns=5 * retained,
+            masked=n % 3 == 2,
         )
         for n in range(watchers)
     ]
@@ -55,8 +56,9 @@ async def prove(
             await workload.make_space(api)
         async with Tail(backing, server) as tail, asyncio.TaskGroup() as group:
             following = [group.create_task(one.follow()) for one in readers]
-            for number in range(8):
-                group.create_task(clients.write(str(number), lambda: done))
+            writing = [
+                group.create_task(clients.write(str(number), lambda: done)) for number in range(8)
+            ]
             group.create_task(clients.read("0", lambda: done))
             for part in range(1, kills + 2):
                 while told() < events * part // (kills + 1):
@@ -68,6 +70,7 @@ async def prove(
                     server.start()
                     await server.serving()
             done = True
+            await asyncio.wait(writing)
             head = await _all_told(clients.socket, readers)
             for task in following:
                 task.cancel()

@@ -243,6 +243,8 @@ class Watcher:
     # It comes back into the past, at most so many revisions.
     returns: int = 500
     chosen: list[int] = field(default_factory=list)
+    # It asks for labels only.
+    masked: bool = False
     # One for each stream: where it started, and what it was told.
     streams: list[tuple[int, list[pb.WatchResponse]]] = field(default_factory=list)
     # How often its past was gone.
@@ -279,7 +281,9 @@ class Watcher:
         checked = 0
         for start, responses in self.streams:
             asked = [
-                watch_validators.Asked(KIND, decoded, SELECTIONS[one][1], start)
+                watch_validators.Asked(
+                    KIND, decoded, SELECTIONS[one][1], start, _labels if self.masked else None
+                )
                 for one in self.chosen
             ]
             checked += watch_validators.check(log, responses, asked, keeps_up=False)
@@ -299,6 +303,8 @@ class Watcher:
         request = pb.WatchRequest(progress_ms=50)
         for one in self.chosen:
             request.selections.add(kind=KIND, from_revision=start, **SELECTIONS[one][0])
+        if self.masked:
+            request.mask.paths.append("metadata.labels")
         synced = bool(start)
         async with aclosing(api.watch(request)) as told:
             async for response in told:
@@ -327,6 +333,15 @@ def told(readers: Sequence[Watcher], log: Sequence[Record]) -> tuple[int, list[s
 def decoded(body: bytes) -> Any:
     """An object; not to be changed."""
     return config_map_pb2.ConfigMap.FromString(body)
+
+
+def _labels(message: Any) -> Any:
+    """What a mask of the labels leaves: these, and what says which object it is."""
+    left = config_map_pb2.ConfigMap()
+    for name in ("name", "namespace", "uid", "resource_version"):
+        setattr(left.metadata, name, getattr(message.metadata, name))
+    left.metadata.labels.update(message.metadata.labels)
+    return left
 
 
 def _key(body: bytes) -> Key:

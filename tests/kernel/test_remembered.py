@@ -67,6 +67,7 @@ async def test_what_was_replaced_and_compacted(store: Store) -> None:
         head = world.head
         again = await world.run(create, request_id="r1")
         assert (again.revision, world.head) == (made.revision, head)
+        assert again.operations[0].changed
         assert world.get(CONFIG_MAP, "a").data["n"] == "2"
 
 
