@@ -6,12 +6,12 @@ raised, as only another look at the runtime can tell.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from kcore_api.kcore.core.v1 import container_pb2, pod_pb2, service_pb2
+from kcore_api.kcore.core.v1 import container_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as pb
 
 from kcore.clock import Clock
@@ -23,6 +23,7 @@ from kcore.kubelet import (
     observed,
     refusal,
     service_links,
+    services,
     status,
     sync,
     termination,
@@ -58,7 +59,7 @@ class Node:
     # The ConfigMaps and Secrets that a pod names.
     named: Callable[[pod_pb2.Pod], Awaitable[env.Named]]
     # The Services that its environment tells of.
-    services: Callable[[pod_pb2.Pod], Awaitable[Sequence[service_pb2.Service]]]
+    services: services.Services
     # (pod, type, reason, message)
     event: Callable[[pod_pb2.Pod, str, str, str], None]
     # The status as it is now.
@@ -162,7 +163,7 @@ async def _config(
 ) -> pb.ContainerConfig:
     named = await node.named(pod)
     known = facts(node, pod, seen)
-    links = service_links.variables(await node.services(pod))
+    links = service_links.variables(await node.services.beside(pod))
     try:
         # Of what was added since the pod began, nothing has been looked at yet.
         refusal.names(pod)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kcore_api.kcore.core.v1 import node_pb2, pod_pb2, service_pb2
+from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
 from kcore_api.runtime.v1 import api_pb2 as cri_pb
 
 from kcore.chance import Chance
@@ -31,6 +31,7 @@ from kcore.kubelet import (
     observed,
     reporter,
     rotate,
+    services,
     status,
     stream,
     target,
@@ -80,9 +81,6 @@ async def run(
     async def named(pod: pod_pb2.Pod) -> env.Named:
         return await config_objects.fetch(api, pod)
 
-    async def services(pod: pod_pb2.Pod) -> list[service_pb2.Service]:
-        return await config_objects.services(api, pod)
-
     def event(pod: pod_pb2.Pod, kind: str, reason: str, message: str) -> None:
         about = pods.mirrors.get(pod.metadata.uid, pod)
         teller.tell(owner.about(about), kind, reason, message)
@@ -125,7 +123,7 @@ async def run(
                 allocatable={"cpu": str(found.cpus), "memory": str(found.memory)},
                 starts=asyncio.Semaphore(STARTS_AT_ONCE),
                 named=named,
-                services=services,
+                services=services.Services(api),
                 event=event,
                 report=words.put,
                 finished=words.finish,

@@ -235,6 +235,9 @@ class Worker:
         if not self._has_looked:
             self._has_looked = True
             self._recall()
+            if self.observed.running:
+                learning = node.services.learn(self.pod)
+                node.tasks.supervise(learning, self._grumble, "services")
         self._prober.follow(self.pod, self.observed)
 
     def _recall(self) -> None:

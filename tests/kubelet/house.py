@@ -25,6 +25,7 @@ from kcore.kubelet import (
     observed,
     pods,
     reporter,
+    services,
     status,
 )
 from kcore.kubelet.resolver import Resolver
@@ -171,7 +172,7 @@ class House:
                     allocatable={"cpu": "2", "memory": "8Gi"},
                     starts=asyncio.Semaphore(8),
                     named=lambda pod: config_objects.fetch(api, pod),
-                    services=lambda pod: config_objects.services(api, pod),
+                    services=services.Services(api),
                     event=lambda pod, *said: teller.tell(owner.about(pod), *said),
                     report=words.put,
                     finished=words.finish,

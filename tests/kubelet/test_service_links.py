@@ -86,6 +86,25 @@ def test_a_pod_is_told_of_its_namespace_and_of_the_api(
     house.run(tmp_path, story)
 
 
+def test_a_container_starts_again_while_the_api_is_away(tmp_path: Path) -> None:
+    async def story(here: House) -> None:
+        await services(here)
+        await here.create(pod())
+        await here.until(is_ready)
+        # One that has never started it knows what there is, too.
+        await here.restart()
+        await here.clock.sleep(5)
+        here.world.api.down = True
+        here.runtime.crash(here.runtime.running()[0], 1)
+        await here.clock.sleep(5)
+        assert here.running() == ["a"]
+        newest = list(here.runtime.containers.values())[-1]
+        told = {pair.key: pair.value for pair in newest.config.envs}
+        assert told["KUBERNETES_SERVICE_HOST"] == b"10.96.0.1" and "WEB_SERVICE_HOST" in told
+
+    house.run(tmp_path, story)
+
+
 async def services(here: House) -> None:
     """The API's own, one beside the pod, and one elsewhere."""
     pool = pool_pb2.Pool(spec=pool_pb2.PoolSpec(cidr="10.96.0.0/16"))
