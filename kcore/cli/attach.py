@@ -30,7 +30,18 @@ async def attach(
     name = container or (
         pod.default_container(found) if quiet else pod.container(session, found, "")
     )
-    every = (*found.spec.containers, *found.spec.init_containers)
+    return await join(session, found, name, stdin=stdin, tty=tty, quiet=quiet)
+
+
+async def join(
+    session: Session, found: Any, name: str, *, stdin: bool, tty: bool, quiet: bool
+) -> int:
+    """Until the container's main process has ended; its exit code."""
+    every = (
+        *found.spec.containers,
+        *found.spec.init_containers,
+        *(one.ephemeral_container_common for one in found.spec.ephemeral_containers),
+    )
     there = next((one for one in every if one.name == name), None)
     has_terminal = there is not None and there.tty
     if tty and not has_terminal and not quiet:

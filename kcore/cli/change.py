@@ -79,13 +79,22 @@ async def changed(
     *,
     dry_run: bool = False,
     manager: str = objects.MANAGER,
+    subresource: str = "",
 ) -> tuple[Message, bool]:
     """Changes an object by a function, also when others change the same at the same time."""
     for _ in range(_REPEATS):
         after = copy.deepcopy(plain(message))
         function(after)
         try:
-            return await commit(session, kind, message, after, dry_run=dry_run, manager=manager)
+            return await commit(
+                session,
+                kind,
+                message,
+                after,
+                dry_run=dry_run,
+                manager=manager,
+                subresource=subresource,
+            )
         except Stale:
             metadata = objects.metadata(message)
             message = await objects.get(session, kind, metadata.namespace, metadata.name)

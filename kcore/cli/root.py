@@ -53,6 +53,7 @@ LAZY: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "logs": ("kcore.cli.logs:logs", "Show what containers wrote"),
         "exec": ("kcore.cli.exec:exec_", "Run a command in a container"),
         "attach": ("kcore.cli.attach:attach", "Join the main process of a container"),
+        "debug": ("kcore.cli.debug:debug", "Add a container to a pod, to look at the others"),
         "port-forward": ("kcore.cli.port_forward:port_forward", "Lead ports here to a pod's"),
         "cp": ("kcore.cli.cp:cp", "Copy files to and from a container"),
     },

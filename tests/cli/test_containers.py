@@ -1,6 +1,7 @@
 """`kcore logs` and `exec` against containers that are data: streams as kubelets give them."""
 
 import asyncio
+import json
 import os
 import pty
 import termios
@@ -442,3 +443,46 @@ async def test_a_port_that_is_taken(run: Run, containers: Containers) -> None:
     async with forwarding(run, "port-forward a :80") as (port, _session, _task):
         code, _, err = await run(f"port-forward a {port}:80")
         assert code == 1 and f"unable to listen on port {port}" in err
+
+
+async def test_debug(run: Run, containers: Containers) -> None:
+    async def debug(line: str, state: dict[str, Any] | None, **more: Any) -> tuple[int, str, str]:
+        """The command, and what the kubelet makes of the container."""
+        before = len(await added())
+        running = asyncio.ensure_future(run(f"debug {line}", **more))
+        while state is not None and len(await added()) == before:
+            await asyncio.sleep(0.001)
+        if state is not None:
+            told = [{"name": one["name"], "state": state} for one in await added()]
+            await run.status("Pod", "a", {**STARTED, "ephemeralContainerStatuses": told})
+        return await running
+
+    async def added() -> list[dict[str, Any]]:
+        _, out, _ = await run("get pod a -o json")
+        found: list[dict[str, Any]] = json.loads(out)["spec"].get("ephemeralContainers", [])
+        return found
+
+    code, out, err = await debug("a --image=box --target=side --env A=b -- ls /", None)
+    assert (code, out) == (0, "")
+    name = (await added())[0]["name"]
+    assert err == (f"Targeting container 'side'.\nDefaulting debug container name to {name}.\n")
+    one = (await added())[0]
+    assert (one["image"], one["targetContainerName"]) == ("box", "side")
+    assert one["command"] == ["ls", "/"]
+    assert one["env"] == [{"name": "A", "value": "b"}]
+    assert not containers.asked
+
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    assert await debug("a -i -q -c two --image=box", running, stdin=b"x") == (3, "here\n", "x")
+    asked = containers.asked[-1]
+    assert (asked.target.container, asked.stdin, asked.tty) == ("two", True, False)
+
+    ended = {"terminated": {"exitCode": 5}}
+    code, out, err = await debug("a --attach -q -c three --image=box", ended)
+    assert (code, out, err) == (5, "a three 1\na three 2\n", "")
+    assert [one["name"] for one in await added()] == [name, "two", "three"]
+
+    code, _, err = await run("debug a --image=box -c main")
+    assert code == 1 and "names must be unique" in err
+    code, _, err = await run("debug a --image=box -t")
+    assert code == 2 and "-t needs -i" in err

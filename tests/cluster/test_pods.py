@@ -455,3 +455,31 @@ async def test_what_is_not_done_is_said(tmp_path: Path) -> None:
             found = await until(here, name, lambda one, r=reasons: _reason(one) in r)
             assert found.status.phase == "Pending"
             assert found.status.container_statuses[0].state.waiting.message
+
+
+async def test_a_container_sees_the_processes_of_another(tmp_path: Path) -> None:
+    """BEHAVIOUR 24: what `kcore debug --target` adds to a running pod."""
+    async with house(tmp_path) as here:
+        made = await here.create(pod("seen", POLITE))
+        await until(here, "seen", is_ready)
+        wanted = Pod()
+        added = wanted.spec.ephemeral_containers.add(target_container_name="c0")
+        container(
+            added.ephemeral_container_common,
+            "debugger",
+            "tr '\\0' ' ' < /proc/1/cmdline > /dev/termination-log; exit 4",
+        )
+        mask = ["spec.ephemeralContainers"]
+        door = "ephemeralcontainers"
+        await here.world.do(transaction.patch(made, wanted, mask, subresource=door))
+        found = await until(
+            here,
+            "seen",
+            lambda pod: any(
+                one.state.HasField("terminated") for one in pod.status.ephemeral_container_statuses
+            ),
+        )
+        (told,) = found.status.ephemeral_container_statuses
+        assert (told.state.terminated.exit_code, told.restart_count) == (4, 0)
+        assert told.state.terminated.message == f"sh -c {POLITE} "
+        assert is_ready(found)

@@ -611,6 +611,39 @@ def test_strays_end_when_all_is_known_and_not_before(tmp_path: Path) -> None:
     run(tmp_path, story, begun=False)
 
 
+def test_a_container_to_look_at_others(tmp_path: Path) -> None:
+    """It is added to a running pod, runs once, and ends with the pod."""
+
+    async def story(here: House) -> None:
+        before = await here.create(pod())
+        await here.until(is_ready)
+        wanted = Pod()
+        added = wanted.spec.ephemeral_containers.add(target_container_name="a")
+        one = added.ephemeral_container_common
+        one.name, one.image = "x", "x:1"
+        one.env.add(name="SIM_RUNS_SECONDS", value="5")
+        mask = ["spec.ephemeralContainers"]
+        door = "ephemeralcontainers"
+        await here.world.do(transaction.patch(before, wanted, mask, subresource=door))
+        await here.world.until(lambda: _is_running(here, "a", "x"))
+        configs = {one.config.metadata.name: one for one in here.runtime.containers.values()}
+        space = configs["x"].config.linux.security_context.namespace_options
+        assert (space.pid, space.target_id) == (rt.TARGET, configs["a"].id)
+        await here.world.until(lambda: _is_running(here, "a"))
+        await here.restart()
+        await here.clock.sleep(30)
+        found = await here.pod()
+        assert is_ready(found) and found is not None
+        assert said(found.status)[1:3] == ["a+! x0 running", "x x0 Completed:0"]
+        assert sorted(here.runtime.starts.values()) == [1, 1]
+        await here.delete()
+        await here.until(is_gone)
+        await here.clock.sleep(1)
+        assert here.is_clean()
+
+    run(tmp_path, story)
+
+
 def static_pod(name: str = "etcd-n1") -> Pod:
     """As a file says it."""
     made = pod()
