@@ -243,21 +243,15 @@ async def _control(
     from kcore.boot import certificates
     from kcore.clock import SystemClock, local_zone
     from kcore.controllers import run as controllers
-    from kcore.dns import run as dns
     from kcore.scheduler import run as scheduler
 
     clock, authority = SystemClock(), setup.place.ca.read_text()
     manager = await connect(certificates.CONTROLLER_MANAGER)
     binder = await connect(certificates.SCHEDULER)
-    works: list[Coroutine[Any, Any, None]] = [
+    return (
         controllers.run(manager, clock, chance.fork("controllers"), authority, local_zone()),
         scheduler.run(binder, clock, chance.fork("scheduler")),
-    ]
-    if setup.dns:
-        names = await connect(certificates.DNS)
-        seen_at = "/etc/coredns"
-        works.append(dns.run(names, setup.place.dns, seen_at, setup.dns, clock, chance.fork("dns")))
-    return works
+    )
 
 
 async def _node(
@@ -266,6 +260,7 @@ async def _node(
     """What every node has."""
     from kcore.boot import certificates
     from kcore.clock import SystemClock
+    from kcore.dns import run as dns
     from kcore.kubelet import cri
     from kcore.kubelet import node as node_settings
     from kcore.kubelet import run as kubelet
@@ -283,11 +278,18 @@ async def _node(
     node = await connect(certificates.KUBELET)
     services = await connect(certificates.PROXY)
     places = where.cni_config, where.cni_state
-    return (
+    works: list[Coroutine[Any, Any, None]] = [
         kubelet.run(node, node, runtime, settings, clock, chance.fork("kubelet")),
         network.run(node, setup.node, *places, clock, chance.fork("network")),
         proxy.run(services, setup.node, clock, chance.fork("proxy")),
-    )
+    ]
+    if setup.dns:
+        # On every node: whichever CoreDNS is on has the files.
+        names = await connect(certificates.DNS)
+        works.append(
+            dns.run(names, where.dns, "/etc/coredns", setup.dns, clock, chance.fork("dns"))
+        )
+    return works
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kcore.boot import certificates, place
+from kcore.boot import certificates, place, up
 from kcore.boot.setup import APISERVER, CONTROL, NODE, Setup
 from kcore.chance import Chance
 from kcore.clock import Clock
@@ -90,6 +90,7 @@ def machines(lab: Lab) -> Sequence[Machine]:
             name,
             parts=parts,
             server=f"{server}:6442" if number else "",
+            dns=up.dns_address(),
         )
         link = number if lab.apart else 0
         found.append(

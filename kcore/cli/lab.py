@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 from kcore_api.kcore.api.v1 import api_pb2 as pb
+from kcore_api.kcore.apps.v1 import deployment_pb2
 from kcore_api.kcore.core.v1 import node_pb2
 
 from kcore.boot import lab as labs
 from kcore.cli.session import FAILED, NOT_READY, Exit, Session
-from kcore.cli.up import Progress
+from kcore.cli.up import Progress, add_ons
 from kcore.client import kubeconfig
 from kcore.wire.errors import ApiError
 
@@ -76,6 +77,7 @@ async def up(session: Session, nodes: int, name: str, root: Path, apart: bool, n
     kubeconfig.write(str(asked.kubeconfig), _kubeconfig(asked))
     session.config_path = str(asked.kubeconfig)
     progress.done("nodes", await _ready(session, asked))
+    progress.done("dns", await _named(session, asked))
     session.say(f"\nThe lab is up. Try:\n  export KUBECONFIG={asked.kubeconfig}")
     session.say("  kcore get nodes -o wide\n  kcore apply -f examples/web.yaml")
     return 0
@@ -117,6 +119,23 @@ def _kubeconfig(asked: labs.Lab) -> dict[str, Any]:
         "users": [{"name": f"{asked.name}-admin", "user": user}],
         "current-context": asked.name,
     }
+
+
+async def _named(session: Session, asked: labs.Lab) -> str:
+    """Brings CoreDNS to the first node, and waits until it serves."""
+    setup = labs.machines(asked)[1].setup
+    if not setup.dns:
+        return "there is no CoreDNS: names of services are not answered (make coredns)"
+    await add_ons(session, setup)
+    kind = deployment_pb2.Deployment
+    ref = pb.Ref(kind=kind.DESCRIPTOR.full_name, namespace="kube-system", name="coredns")
+    deadline = session.clock.monotonic() + READY_SECONDS
+    while session.clock.monotonic() < deadline:
+        answer = await (await session.api()).get(pb.GetRequest(ref=ref))
+        if kind.FromString(answer.object).status.available_replicas:
+            return f"names are answered at {setup.dns}"
+        await session.clock.sleep(AGAIN_SECONDS)
+    raise Exit(NOT_READY, f"error: CoreDNS is not available after {READY_SECONDS:.0f} s")
 
 
 async def _ready(session: Session, asked: labs.Lab) -> str:

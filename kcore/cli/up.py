@@ -109,7 +109,7 @@ async def up(
     session.config_path = str(setup.place.kubeconfig)
     progress.done("api", await _answering(session, setup))
     progress.done("node", await _node_ready(session, setup))
-    await _add_on(session, boot.addons(setup))
+    await add_ons(session, setup)
     for file in files:
         await _apply(session, file, progress)
     progress.done("dns", await _naming(session, setup))
@@ -214,8 +214,9 @@ async def _node_ready(session: Session, setup: Setup) -> str:
     )
 
 
-async def _add_on(session: Session, manifests: str) -> None:
+async def add_ons(session: Session, setup: Setup) -> None:
     """Applies what the cluster runs for itself."""
+    manifests = boot.addons(setup)
     if not manifests:
         return
 

@@ -323,6 +323,15 @@ def test_a_service_is_reached_from_pods_and_nodes(lab: Lab, protocol: str) -> No
         assert {each.split()[0] for each in found} == set(pods)
 
 
+def test_services_have_names_on_every_node(lab: Lab) -> None:
+    address = lab.cluster_ip("web")
+    for name in lab.pods():
+        for word in ("web", "web.default", "web.default.svc.cluster.local"):
+            # Of the search list it asks for all names, and minds those that are not there.
+            found = lab.kcore("exec", name, "--", "nslookup", "-type=a", word, check=False)
+            assert f"Address: {address}" in found, found
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_node_port_answers_on_every_node(lab: Lab, protocol: str) -> None:
     pods = lab.pods()
