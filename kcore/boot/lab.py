@@ -110,6 +110,9 @@ def machines(lab: Lab) -> Sequence[Machine]:
 async def make(lab: Lab, clock: Clock, chance: Chance) -> None:
     """Namespaces, the bridge, and certificates of one authority; may be repeated."""
     every = machines(lab)
+    _check_place(lab)
+    for machine in every:
+        machine.setup.place.make()
     if not Path(f"/sys/class/net/{lab.bridge}").exists():
         await _ip("link", "add", lab.bridge, "type", "bridge")
         await _ip("link", "set", lab.bridge, "up")
@@ -120,7 +123,6 @@ async def make(lab: Lab, clock: Clock, chance: Chance) -> None:
     for machine in every:
         if not await _is_joined(machine):
             await _join(lab, machine)
-        machine.setup.place.make()
     home = every[0].setup.place
     addresses = [every[0].address]
     certificates.ensure(home.pki, home.ca, every[0].name, clock, chance, addresses)
@@ -138,6 +140,7 @@ async def start(machine: Machine) -> None:
 
 async def remove(lab: Lab) -> list[str]:
     """Takes all of it away, whatever state it is in; answers what was there."""
+    _check_place(lab)
     removed = []
     for machine in reversed(machines(lab)):
         root = machine.setup.place.state.parent
@@ -156,6 +159,14 @@ async def remove(lab: Lab) -> list[str]:
         shutil.rmtree(lab.root)
         removed.append(str(lab.root))
     return removed
+
+
+def _check_place(lab: Lab) -> None:
+    """Refuses to touch a lab of the same name that is somebody else's."""
+    here = machines(lab)[0]
+    if (_NAMESPACES / here.namespace).exists() and not here.setup.place.pki.exists():
+        said = f'there is a lab "{lab.name}" already, and not at {lab.root}'
+        raise LabError(f"{said}: name another with --name, or that one's place with --root")
 
 
 def known(root: Path, name: str) -> Lab | None:

@@ -253,8 +253,11 @@ def eventually(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def lab_of(nodes: int, name: str, network: int, *more: str) -> Iterator[Lab]:
+def lab_of(nodes: int, letter: str, *more: str) -> Iterator[Lab]:
     root = Path(tempfile.mkdtemp(prefix="kl", dir="/tmp"))
+    # Its own name and addresses: others may test on this machine, too.
+    name = f"{letter}{os.getpid() % 1_000_000}"
+    network = 60 + os.getpid() % 90 + (90 if more else 0)
     made = Lab(root, name, nodes)
     place = ("--root", str(root), "--name", name)
     try:
@@ -273,7 +276,7 @@ def lab_of(nodes: int, name: str, network: int, *more: str) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Three nodes on one link, each with a pod that answers, and services before them."""
-    with lab_of(NODES, "three", 57) as made:
+    with lab_of(NODES, "t") as made:
         made.kcore("apply", "-f", "-", input=SERVICES)
         for number in range(1, NODES + 1):
             made.serve(made.node(number), f"node-{number}")
@@ -433,7 +436,7 @@ def test_connections_outlive_all_of_kcore(lab: Lab) -> None:
 
 
 def test_nodes_on_links_of_their_own_use_a_tunnel() -> None:
-    with lab_of(2, "apart", 58, "--apart") as made:
+    with lab_of(2, "a", "--apart") as made:
         pods = made.pods()
         link = run("nsenter", f"--net={made.node(1)}", "ip", "link", "show", "kcore-vxlan")
         assert "mtu 1450" in link
