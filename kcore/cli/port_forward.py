@@ -8,6 +8,8 @@ end of a pod that was named is the end of the command.
 import asyncio
 import ipaddress
 import os
+import socket
+import struct
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ from kcore.tasks import Tasks
 from kcore.wire.errors import ApiError, Reason
 
 CHUNK_BYTES: Final = 128 * 1024
+# Linger for no time at all: what closes then is reset.
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _LOCALHOST: Final = ("127.0.0.1", "::1")
 
 
@@ -236,7 +240,10 @@ class _Forward:
             # Who connected has gone.
             return
         finally:
-            # A connection that failed must not look like one that ended.
+            # A connection that failed must not look like one that ended: it is reset.
+            if not writer.is_closing():
+                handle = writer.get_extra_info("socket")
+                handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             writer.transport.abort()
 
 
