@@ -8,8 +8,9 @@ A write is: decode, names and uid, admission, defaults, claims, checks, generati
 fields, revision, encode. Knows no kind but through the schema.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
@@ -106,7 +107,24 @@ def evaluate(
             said = f"the objects that a transaction changes weigh more than {REVISION_BYTES} bytes"
             raise ApiError(Reason.EXHAUSTED, f"{said}: make several transactions of it")
     attempt.settle()
-    return Outcome(tuple(attempt.changes), tuple(results), attempt.draft)
+    return Outcome(tuple(_in_order(attempt.changes)), tuple(results), attempt.draft)
+
+
+def _in_order(changes: Sequence[Change]) -> Sequence[Change]:
+    """The changes as the log has them, what was done besides after all that was asked for.
+
+    Refuses what would be read back in another order than it was done.
+    """
+    if all(one.record.ordinal < two.record.ordinal for one, two in pairwise(changes)):
+        return changes
+    last: dict[Key, int] = {}
+    for change in changes:
+        record = change.record
+        if record.ordinal < last.get(record.key, -1):
+            said = f"{record.key} is changed by what an earlier operation does besides"
+            raise ApiError(Reason.INVALID, f"operations[{record.ordinal}]: {said}")
+        last[record.key] = record.ordinal
+    return sorted(changes, key=lambda change: change.record.ordinal)
 
 
 def key_of(schema: Schema, operation: pb.Operation) -> Key:
@@ -395,6 +413,7 @@ class _Attempt:
             raise _precondition(
                 kind, key, "resourceVersion", str(wish.revision), str(stored.revision)
             )
+        through = "" if door is None else door.name
         if door is not None:
             self._leave(kind, new, door)
         metadata = new.metadata
@@ -424,10 +443,10 @@ class _Attempt:
                 metadata.deletion_grace_period_seconds = grace
                 moved = True
         if self._complete(kind, key, metadata):
-            return Result(self._remove(ordinal, kind, key, stored, new, ""), True)
+            return Result(self._remove(ordinal, kind, key, stored, new, through), True)
         if not moved:
             return Result(stored.body, False)
-        return Result(self._store(ordinal, kind, key, stored, new, ""), True)
+        return Result(self._store(ordinal, kind, key, stored, new, through), True)
 
     def _leave(self, kind: Kind, message: Any, door: Subresource) -> None:
         """What deleting through a door implies for the object and for others."""

@@ -1,12 +1,16 @@
 """Deletion through a door of its own: evictions take from budgets, and can't be gone around."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import pod_pb2
 from kcore_api.kcore.policy.v1 import pod_disruption_budget_pb2
 
+from kcore.chance import Chance
+from kcore.kernel.record import Key, Record
+from kcore.kernel.store.memory import MemoryStore
 from kcore.wire.errors import ApiError, Reason
 from tests.kernel.world import POD, World, delete, pod, ref, refused, world
 
@@ -86,6 +90,36 @@ async def test_two_evictions_in_one_transaction_take_twice() -> None:
         with refused(Reason.EXHAUSTED, "would violate the pod's disruption budget"):
             await here.run(evict("a"), evict("b"))
         assert here.get(BUDGET, "web").status.disruptions_allowed == 1
+
+
+async def test_what_it_takes_is_logged_after_what_was_asked_for() -> None:
+    store = MemoryStore(Chance(1))
+    written: list[Record] = []
+    append = store.append
+
+    async def seen(records: Sequence[Record], keep: Mapping[Key, int]) -> None:
+        written[:] = records
+        await append(records, keep)
+
+    store.append = seen  # type: ignore[method-assign]
+    async with world(store) as here:
+        await running(here, "a")
+        await budget(here, 1)
+        await here.run(evict("a"))
+        assert [(one.ordinal, one.key.kind, one.subresource) for one in written] == [
+            (0, POD, "eviction"),
+            (1, BUDGET, "status"),
+        ]
+
+
+async def test_a_budget_that_an_eviction_took_from_is_not_written_after_it() -> None:
+    # The log has what was asked for first: read back, it would end in another state.
+    async with world() as here:
+        await running(here, "a")
+        await budget(here, 1)
+        with refused(Reason.INVALID, "is changed by what an earlier operation does besides"):
+            await here.run(evict("a"), delete(BUDGET, "web"))
+        assert not here.get(POD, "a").metadata.HasField("deletion_timestamp")
 
 
 async def test_all_budgets_must_allow_it() -> None:
