@@ -44,8 +44,13 @@ def make(
     around: Surroundings,
     now: Moment,
     said: pod_pb2.PodStatus | None = None,
+    *,
+    last: bool = False,
 ) -> pod_pb2.PodStatus:
-    """The status as it should be. `said`: what the kubelet said last, if anything."""
+    """The status as it should be. `said`: what the kubelet said last, if anything.
+
+    `last`: nothing of it will ever run again, so that whoever waits for its end learns of one.
+    """
     made = _before(pod, said)
     known = {
         one.name: one
@@ -77,13 +82,18 @@ def make(
         made.reason, made.message = memory.failed
         if not made.message:
             made.ClearField("message")
-    made.phase = phase(pod, observed, memory, made)
+    made.phase = phase(pod, observed, memory, made, last=last)
     _conditions(pod, made, observed, now.wall)
     return made
 
 
 def phase(
-    pod: pod_pb2.Pod, observed: Observed, memory: sync.Memory, made: pod_pb2.PodStatus
+    pod: pod_pb2.Pod,
+    observed: Observed,
+    memory: sync.Memory,
+    made: pod_pb2.PodStatus,
+    *,
+    last: bool = False,
 ) -> str:
     """Where the pod is in its life. `made`: its status so far, with the phase it was in."""
     if made.phase in sync.FINAL:
@@ -92,11 +102,11 @@ def phase(
     if not observed.running:
         if memory.failed is not None:
             return "Failed"
-        if sync.over(pod, observed) or (ending and observed.containers):
+        if sync.over(pod, observed) or (ending and (observed.containers or last)):
             # Ended by itself or by its deletion: how, is what the containers said.
-            last = [observed.newest(one.name) for one in pod.spec.containers]
+            newest = [observed.newest(one.name) for one in pod.spec.containers]
             ended_well = all(
-                one is not None and one.state == "exited" and one.exit_code == 0 for one in last
+                one is not None and one.state == "exited" and one.exit_code == 0 for one in newest
             )
             return "Succeeded" if ended_well else "Failed"
     if ending:

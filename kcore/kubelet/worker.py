@@ -313,10 +313,12 @@ class Worker:
             self._said.observed_generation = shown.metadata.generation
             node.report(shown, self._said)
 
-    def _status(self) -> pod_pb2.PodStatus:
+    def _status(self, *, last: bool = False) -> pod_pb2.PodStatus:
         node = self.node
         now = status.Moment(node.clock.now(), node.clock.monotonic())
-        return status.make(self.pod, self.observed, self.memory, node.around, now, self._said)
+        return status.make(
+            self.pod, self.observed, self.memory, node.around, now, self._said, last=last
+        )
 
     # Doing.
 
@@ -507,7 +509,7 @@ class Worker:
         """
         self._finishing = True
         node, pod = self.node, self.pod
-        last = self._status()
+        last = self._status(last=True)
         for box in self.observed.sandboxes:
             await node.runtime.stop_pod_sandbox(box.id)
         await launch.on_disk(lambda: _remove_files(node, pod))

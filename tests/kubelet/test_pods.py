@@ -844,6 +844,24 @@ def test_who_is_held_by_others_is_ended_once(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_who_never_ran_has_failed_in_the_end(tmp_path: Path) -> None:
+    """Whoever holds its object, to count how it ended, learns that it did."""
+
+    async def story(here: House) -> None:
+        here.runtime.missing = frozenset(["missing:1"])
+        of = pod()
+        of.spec.containers[0].image = "missing:1"
+        of.metadata.finalizers.append("example.com/held")
+        await here.create(of)
+        await here.clock.sleep(5)
+        assert await here.phase() == "Pending"
+        await here.delete()
+        await here.world.until(lambda: _is_clean(here))
+        assert await here.phase() == "Failed"
+
+    run(tmp_path, story)
+
+
 def test_disks_are_swept(tmp_path: Path) -> None:
     async def story(here: House) -> None:
         left = volume.directory(tmp_path / "state", "gone") / "volumes" / "v"
