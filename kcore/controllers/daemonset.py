@@ -172,10 +172,9 @@ def _arrange(plan: _Plan, places: Mapping[str, _Place], now: float) -> None:
             for each in (*place.new, *place.old):
                 plan.delete(each)
             continue
-        for spare in _doubles(place.new):
+        for spare in (*_doubles(place.new), *_doubles(place.old)):
             plan.delete(spare)
-        for spare in _doubles(place.old):
-            plan.delete(spare)
+            place.going.append(spare)
         if not place.wanted:
             continue
         if place.new and place.old:

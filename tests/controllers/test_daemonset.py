@@ -233,6 +233,25 @@ def test_with_surge_the_new_one_comes_first() -> None:
     assert where(here) == dict.fromkeys(("n1", "n2", "n3"), "agent:2")
 
 
+def test_with_surge_the_next_one_waits_for_a_third_to_go() -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    here = world("n1")
+    here.add(daemon_set(strategy=rolling))
+    run(here)
+    (first,) = here.all(Pod)
+    set_image(here, "agent:2")
+    here.settle()
+    (second,) = [each for each in here.all(Pod) if each.metadata.uid != first.metadata.uid]
+    second.spec.node_name = "n1"
+    here.change(second)
+    # Neither is of the template now: one of them goes, and has not gone yet.
+    set_image(here, "agent:3")
+    here.settle()
+    there = sorted(here.all(Pod), key=lambda each: each.spec.containers[0].image)
+    assert [each.spec.containers[0].image for each in there] == ["agent:1", "agent:2"]
+    assert [each.metadata.HasField("deletion_timestamp") for each in there] == [False, True]
+
+
 def test_on_delete_waits_for_somebody_to_delete() -> None:
     here = world("n1", "n2")
     here.add(daemon_set(strategy={"type": "OnDelete"}))
