@@ -62,6 +62,17 @@ def test_sets_of_tasks_are_cancelled_in_the_order_of_their_making() -> None:
     assert loop.run(main()) == first
 
 
+def test_a_moment_is_reached_by_sleeping_until_it() -> None:
+    clock = LoopClock()
+
+    async def main() -> None:
+        moment = clock.monotonic() + 3e-14
+        while (left := moment - clock.monotonic()) > 0:
+            await clock.sleep(left)
+
+    loop.run(main())
+
+
 def test_tasks_that_never_wait_are_an_error() -> None:
     async def main() -> None:
         while True:
