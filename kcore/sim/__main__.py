@@ -15,6 +15,7 @@ import click
 from kcore.clock import SystemClock
 from kcore.sim.cluster import Cluster, Report, Setting, simulate
 from kcore.sim.faults import CALM, Faults
+from kcore.sim.story import CAST
 
 _MOST_COMPLAINTS = 20
 
@@ -26,6 +27,7 @@ _MOST_COMPLAINTS = 20
 @click.option("--nodes", default=3, show_default=True)
 @click.option("--calm", is_flag=True, help="Without faults.")
 @click.option("--without", multiple=True, help="A kind of fault to leave out.")
+@click.option("--cast", multiple=True, type=click.Choice(CAST), help="Only these kinds.")
 @click.option("--shrink/--no-shrink", default=True, help="Look for the faults that it takes.")
 @click.option("--transcript", is_flag=True, help="Show the last lines of every seed.")
 def main(
@@ -35,6 +37,7 @@ def main(
     nodes: int,
     calm: bool,
     without: Sequence[str],
+    cast: Sequence[str],
     shrink: bool,
     transcript: bool,
 ) -> None:
@@ -44,7 +47,7 @@ def main(
     happened: Counter[str] = Counter()
     for number in range(seed, seed + seeds):
         started = clock.monotonic()
-        setting = Setting(number, minutes, nodes, CALM if calm else None)
+        setting = Setting(number, minutes, nodes, CALM if calm else None, cast or None)
         if without:
             setting = replace(setting, faults=_without(Cluster(setting).faults, without))
         report = simulate(setting)
@@ -69,7 +72,7 @@ def _line(report: Report) -> str:
     return (
         f"seed {report.seed:5d}  {'BROKEN' if report.broken else 'holds '}"
         f"  {report.revisions:6d} revisions  {faults:4d} faults  {report.seconds:7.0f} virtual s"
-        f"  {report.digest[:16]}"
+        f"  {report.digest[:16]}  {' '.join(report.cast)}"
     )
 
 
@@ -82,7 +85,7 @@ def _shrunk(setting: Setting, report: Report) -> list[str]:
     faults = report.faults
     left_out: list[str] = []
     for field in fields(Faults):
-        if field.name == "late_seconds" or not getattr(faults, field.name):
+        if field.name in ("late_seconds", "pull_seconds") or not getattr(faults, field.name):
             continue
         fewer = _without(faults, [field.name])
         if simulate(replace(setting, faults=fewer)).broken:

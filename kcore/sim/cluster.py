@@ -21,15 +21,17 @@ from kcore.kubelet import node as kubelet_node
 from kcore.kubelet import run as kubelet
 from kcore.kubelet.machine import Machine
 from kcore.scheduler import run as scheduler
-from kcore.sim import door, invariants, loop
+from kcore.sim import door, invariants, loop, story
 from kcore.sim.apiserver import Apiserver
 from kcore.sim.audit import Audit
 from kcore.sim.component import Component, Work
 from kcore.sim.faults import Faults, Weather, swarm
 from kcore.sim.link import Link
-from kcore.sim.runtime import Runtime
-from kcore.sim.story import Story, User
+from kcore.sim.runtime import Runtime, Speed
+from kcore.sim.story import Story
+from kcore.sim.story.stage import MISSING_IMAGE
 from kcore.sim.transcript import Transcript
+from kcore.sim.user import User
 from kcore.sim.wall import Wall
 from kcore.sim.world import World
 from kcore.tasks import Tasks
@@ -45,6 +47,9 @@ _MEMORY = Path("/dev/shm")
 # What each node has.
 CPUS = 3
 MEMORY_BYTES = 8 << 30
+# How containers crash: by themselves, for want of memory, by a fault in memory.
+_CRASHES = ((0, ""), (1, ""), (2, ""), (137, "OOMKilled"), (139, ""))
+_AWAY_SECONDS = (5.0, 60.0)
 # Kinds that may be written while nothing happens.
 _PULSE = ("Lease", "Event", "Node")
 
@@ -58,6 +63,8 @@ class Setting:
     nodes: int = 3
     # None: a storm of the seed's own.
     faults: Faults | None = None
+    # Kinds that the user makes; None: drawn by the seed.
+    cast: Sequence[str] | None = None
     # Puts other works in the place of some, by name: for tests.
     recast: Callable[[dict[str, Work]], Mapping[str, Work]] = dict
     server: type[Apiserver] = Apiserver
@@ -75,6 +82,7 @@ class Report:
     seconds: float
     happened: Counter[str]
     faults: Faults
+    cast: Sequence[str]
 
 
 Plot = Callable[["Cluster"], Awaitable[None]]
@@ -90,6 +98,7 @@ class Cluster:
         self.clock = LoopClock()
         self.transcript = Transcript()
         self.faults = swarm(chance.fork("swarm")) if setting.faults is None else setting.faults
+        self.cast = story.cast(chance.fork("cast")) if setting.cast is None else setting.cast
         self.weather = Weather(self.faults, chance.fork("weather"), self._tell)
         # By machine: where each component gets its time.
         self.walls: dict[str, Wall] = {}
@@ -98,7 +107,7 @@ class Cluster:
         )
         self.runtimes: dict[str, Runtime] = {}
         self.components: dict[str, Component] = {}
-        self._invariants = invariants.Invariants()
+        self._invariants = invariants.Invariants(self._ended)
         self._audit = Audit(self.server.kinds)
         self._chance = chance
         self._broken: list[str] = []
@@ -171,7 +180,7 @@ class Cluster:
             tasks.start(component.run(), f"process {name}")
         tasks.start(self._machines_fail(), "machines")
         user = User(self._link("user", tasks), self.clock, self._chance.fork("user"))
-        self._story = Story(user, self.world, self.clock, self._chance.fork("story"))
+        self._story = Story(user, self.world, self.clock, self._chance.fork("story"), self.cast)
         await self.until(lambda: len(self._nodes()) == self.setting.nodes, SETTLE_SECONDS)
 
     def _works(self, tasks: Tasks) -> dict[str, Work]:
@@ -181,10 +190,14 @@ class Cluster:
         }
         for number in range(1, self.setting.nodes + 1):
             node = f"n{number}"
+            slowest = max(self.faults.pull_seconds, Speed().pull_seconds[1])
             runtime = Runtime(
-                self._wall(node), self._chance.fork(f"runtime {node}"), subnet=f"10.244.{number}"
+                self._wall(node),
+                self._chance.fork(f"runtime {node}"),
+                subnet=f"10.244.{number}",
+                speed=Speed(pull_seconds=(0.5, slowest)),
             )
-            runtime.missing = frozenset(["missing:1"])
+            runtime.missing = frozenset([MISSING_IMAGE])
             self.runtimes[node] = runtime
             tasks.start(runtime.run(), f"runtime {node}")
             works[f"kubelet-{node}"] = self._kubelet(node, runtime)
@@ -213,11 +226,12 @@ class Cluster:
     # Machines.
 
     async def _machines_fail(self) -> None:
-        """Containers crash, nodes are rebooted, clocks are set."""
+        """Containers crash, nodes are rebooted or vanish, clocks are set."""
         async with Tasks() as tasks:
             tasks.start(self._clocks_jump(), "clocks")
             tasks.start(self._containers_crash(), "crashes")
             tasks.start(self._nodes_reboot(), "reboots")
+            tasks.start(self._nodes_vanish(), "vanishing")
 
     async def _containers_crash(self) -> None:
         chance = self._chance.fork("crashes")
@@ -231,7 +245,8 @@ class Cluster:
             if running and self.weather.faults.container_death_seconds:
                 node, id_ = running[chance.integer(0, len(running) - 1)]
                 self.weather.note("container crash", f"{id_[:13]} on {node}")
-                self.runtimes[node].crash(id_, chance.integer(0, 2))
+                code, reason = _CRASHES[chance.integer(0, len(_CRASHES) - 1)]
+                self.runtimes[node].crash(id_, code, reason)
 
     async def _nodes_reboot(self) -> None:
         chance = self._chance.fork("reboots")
@@ -243,6 +258,25 @@ class Cluster:
                 self.runtimes[node].reboot()
                 self.components[f"kubelet-{node}"].die()
 
+    async def _nodes_vanish(self) -> None:
+        """Machines are off for a while; of some it is said that they are gone for good."""
+        chance = self._chance.fork("vanishing")
+        while mean := self.weather.faults.vanish_seconds:
+            await self.clock.sleep(chance.uniform(0, 2 * mean))
+            if not self.weather.faults.vanish_seconds:
+                return
+            node = f"n{chance.integer(1, self.setting.nodes)}"
+            self.weather.note("vanished", node)
+            self.components[f"kubelet-{node}"].halt()
+            self.runtimes[node].reboot()
+            await self.clock.sleep(chance.uniform(*_AWAY_SECONDS))
+            if chance.uniform(0, 1) < 0.5:
+                self._tell(f"given up: {node}")
+                await self.story.lose(node)
+                await self.clock.sleep(chance.uniform(*_AWAY_SECONDS))
+            self._tell(f"back: {node}")
+            self.components[f"kubelet-{node}"].go_on()
+
     async def _clocks_jump(self) -> None:
         chance = self._chance.fork("clocks")
         while mean := self.weather.faults.jump_seconds:
@@ -253,8 +287,10 @@ class Cluster:
                 offset = chance.uniform(-_MOST_OFFSET_SECONDS, _MOST_OFFSET_SECONDS)
                 self.weather.note("clock jump", f"{machine} by {offset:.0f} s")
                 self.walls[machine].offset_seconds = offset
+                self.world.jumps += machine == "head"
         for wall in self.walls.values():
             wall.offset_seconds = 0.0
+        self.world.jumps += 1
 
     # Ending.
 
@@ -297,6 +333,7 @@ class Cluster:
             seconds=self._seconds,
             happened=self.weather.happened,
             faults=self.faults,
+            cast=self.cast,
         )
 
     # Seeing.
@@ -322,7 +359,17 @@ class Cluster:
         twice = invariants.doubles(
             who for _, runtime in sorted(self.runtimes.items()) for who in runtime.running_who()
         )
+        twice += invariants.twins(
+            who for _, runtime in sorted(self.runtimes.items()) for who in runtime.running_pods()
+        )
         self._broken += [f"revision {records[-1].revision}: {what}" for what in twice]
+
+    def _ended(self, uid: str) -> int | None:
+        """With which code the last container of a pod ended."""
+        for runtime in self.runtimes.values():
+            if uid in runtime.ends:
+                return runtime.ends[uid]
+        return None
 
     def _tell(self, what: str) -> None:
         self.transcript.fault(self.clock.monotonic(), what)

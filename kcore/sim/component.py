@@ -49,12 +49,25 @@ class Component:
         self._tasks = tasks
         self._life: asyncio.Task[None] | None = None
         self._link: Link | None = None
+        # Not while its machine is off.
+        self._on = asyncio.Event()
+        self._on.set()
+
+    def halt(self) -> None:
+        """Ends this life; the next begins with `go_on`."""
+        self._on.clear()
+        self.die()
+
+    def go_on(self) -> None:
+        """Its machine is on again."""
+        self._on.set()
 
     async def run(self) -> None:
         """Lives again and again."""
         self._tasks.start(self._die_now_and_then(), f"fate of {self.name}")
         self._tasks.start(self._be_apart_now_and_then(), f"network of {self.name}")
         while True:
+            await self._on.wait()
             self.lives += 1
             self._link = Link(
                 self._server, self.name, self._weather, self._clock, self._tasks, self.die

@@ -40,6 +40,10 @@ class Faults:
     kernel_death_seconds: float = 0.0
     container_death_seconds: float = 0.0
     reboot_seconds: float = 0.0
+    # Seconds between two times that a node vanishes for a while, with all that runs on it.
+    vanish_seconds: float = 0.0
+    # How long images take to come, at most.
+    pull_seconds: float = 0.0
 
 
 CALM = Faults()
@@ -60,6 +64,7 @@ _WORST = Faults(
     kernel_death_seconds=30.0,
     container_death_seconds=30.0,
     reboot_seconds=120.0,
+    vanish_seconds=90.0,
 )
 
 
@@ -69,6 +74,8 @@ def swarm(chance: Chance) -> Faults:
     for field in fields(Faults):
         if field.name == "late_seconds":
             drawn[field.name] = chance.uniform(0.1, 5.0)
+        elif field.name == "pull_seconds":
+            drawn[field.name] = chance.uniform(5.0, 40.0) if chance.uniform(0, 1) < 0.3 else 0.0
         elif chance.uniform(0, 1) < 0.5:
             worst = getattr(_WORST, field.name)
             scale = chance.uniform(0.1, 1.0)

@@ -12,10 +12,10 @@ from google.protobuf.message import Message
 
 from kcore.kernel.record import Record, Verb
 from kcore.scheduler import demand
+from kcore.sim import rules
 from kcore.sim import world as worlds
-from kcore.sim.world import Deployment, Node, Pod, ReplicaSet, World
-
-Rule = Callable[[World, Record, Message | None, Message | None], Iterable[str]]
+from kcore.sim.rules.job import Rule
+from kcore.sim.world import Deployment, Node, Pod, ReplicaSet, Service, World
 
 # A pod that was ready so shortly ago may still have been so when the deletion of another was
 # decided.
@@ -26,11 +26,12 @@ _LONG_AGO = -1e9
 class Invariants:
     """The world so far, and what was found wrong with it."""
 
-    def __init__(self) -> None:
-        """An empty world."""
+    def __init__(self, ended: Callable[[str], int | None]) -> None:
+        """An empty world; `ended` is with which code a pod's container ended, by its uid."""
         self.world = World()
         self.broken: list[str] = []
         self.checked = 0
+        self._rules = (*RULES, *rules.every(ended))
         self._last: Record | None = None
 
     def check(self, records: Iterable[Record], seconds: float) -> None:
@@ -40,14 +41,14 @@ class Invariants:
             old = self.world.objects.get(record.key)
             new = None if record.verb is Verb.DELETE else worlds.parse(record)
             complaints = list(_follows(self._last, record))
-            for rule in RULES:
+            for rule in self._rules:
                 complaints += rule(self.world, record, old, new)
             who = record.manager or record.actor
             self.broken += [
                 f"revision {record.revision}: {record.key} by {who}: {complaint}"
                 for complaint in complaints
             ]
-            self.world.apply(record)
+            self.world.apply(record, new)
             self._last = record
             self.checked += 1
 
@@ -136,12 +137,16 @@ def _in_a_living_namespace(
 def _drawn_once(
     world: World, record: Record, old: Message | None, new: Message | None
 ) -> Iterator[str]:
-    """No two nodes have the same addresses for their pods."""
+    """No two nodes have the same addresses for their pods, no two services the same address."""
     if isinstance(new, Node) and new.spec.pod_cidr:
-        for key, other in world.objects.items():
-            same = isinstance(other, Node) and other.spec.pod_cidr == new.spec.pod_cidr
-            if same and key != record.key:
-                yield f"{new.spec.pod_cidr} is {key.name}'s"
+        for node in world.all(Node):
+            if node.spec.pod_cidr == new.spec.pod_cidr and node.metadata.name != record.key.name:
+                yield f"{new.spec.pod_cidr} is {node.metadata.name}'s"
+    if isinstance(new, Service) and new.spec.cluster_ip not in ("", "None"):
+        for other in world.all(Service):
+            same = other.spec.cluster_ip == new.spec.cluster_ip
+            if same and other.metadata.uid != new.metadata.uid:
+                yield f"{new.spec.cluster_ip} is {other.metadata.name}'s"
 
 
 def _bound_once(
@@ -183,7 +188,7 @@ def _fits(world: World, pod: Pod) -> Iterator[str]:
 def _not_too_many_pods(
     world: World, record: Record, old: Message | None, new: Message | None
 ) -> Iterator[str]:
-    """A replica set never creates a pod beyond its replicas."""
+    """A set never creates a pod beyond its replicas, nor a job beyond its parallelism."""
     if record.verb is not Verb.CREATE or not isinstance(new, Pod):
         return
     owner = worlds.manager(new)
@@ -208,7 +213,7 @@ def _not_too_many_replicas(
     allowed = [limits.most for limits in world.limits_since(owner, record.because)]
     others = [
         found.spec.replicas
-        for found in world.owned(owner, worlds.REPLICA_SET)
+        for found in world.owned(owner, ReplicaSet)
         if isinstance(found, ReplicaSet) and found.metadata.name != new.metadata.name
     ]
     total = new.spec.replicas + sum(others)
@@ -244,10 +249,7 @@ def _not_too_few_pods(
             continue
         limits = world.limits_since(deployment.metadata.uid, cause)
         least = min((each.least for each in limits), default=0)
-        sets = [
-            worlds.metadata(each).uid
-            for each in world.owned(deployment.metadata.uid, worlds.REPLICA_SET)
-        ]
+        sets = [each.metadata.uid for each in world.owned(deployment.metadata.uid, ReplicaSet)]
         left = [
             pod
             for pod in _pods_of(world, sets)
@@ -257,8 +259,8 @@ def _not_too_few_pods(
         ]
         # What others took away since then was still counted on.
         taken = sum(
-            since >= cause and owner in sets and by != record.manager
-            for since, owner, by in world.losses
+            lost.revision >= cause and lost.owner in sets and lost.by != record.manager
+            for lost in world.losses
         )
         if len(left) + taken < least:
             yield f"leaves {len(left)} ready pods, {least} are needed"
@@ -271,20 +273,15 @@ def _was_ready(world: World, pod: Pod) -> bool:
 
 
 def _pods_of(world: World, owners: Sequence[str]) -> list[Pod]:
-    return [pod for pod in world.pods() if worlds.manager(pod) in owners]
+    return [pod for owner in owners for pod in world.owned(owner, Pod)]
 
 
 def _deployments_of(world: World, pod: Pod) -> Iterator[Deployment]:
-    for key in sorted(world.objects):
-        if key.kind == worlds.REPLICA_SET:
-            owner = world.objects[key]
-            if worlds.metadata(owner).uid == worlds.manager(pod):
-                for other in sorted(world.objects):
-                    found = world.objects[other]
-                    if isinstance(found, Deployment) and found.metadata.uid == worlds.manager(
-                        owner
-                    ):
-                        yield found
+    for each in world.all(ReplicaSet):
+        if each.metadata.uid == worlds.manager(pod):
+            for found in world.all(Deployment):
+                if found.metadata.uid == worlds.manager(each):
+                    yield found
 
 
 RULES: tuple[Rule, ...] = (
@@ -308,4 +305,15 @@ def doubles(running: Iterable[tuple[str, str]]) -> list[str]:
         if who in seen:
             found.append(f"container {who[1]} of pod {who[0]} runs twice")
         seen.add(who)
+    return found
+
+
+def twins(running: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Complaints where two pods of one name run, as (namespace, name, uid)."""
+    seen: dict[tuple[str, str], str] = {}
+    found = []
+    for namespace, name, uid in running:
+        other = seen.setdefault((namespace, name), uid)
+        if other != uid:
+            found.append(f"two pods {namespace}/{name} run: {other} and {uid}")
     return found

@@ -8,7 +8,7 @@ It must not know what a pod is for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kcore_api.runtime.v1 import api_pb2 as pb
@@ -117,6 +117,8 @@ class Runtime:
         self.executed: list[tuple[float, str, str]] = []
         # How often each container, by pod and name, was started: for tests.
         self.starts: dict[tuple[str, str], int] = {}
+        # With which code a container of each pod ended last, by the pod's uid.
+        self.ends: dict[str, int] = {}
         self._clock = clock
         self._chance = chance
         self._subnet = subnet
@@ -137,11 +139,11 @@ class Runtime:
 
     # What happens to a node.
 
-    def crash(self, container_id: str, exit_code: int) -> None:
+    def crash(self, container_id: str, exit_code: int, reason: str = "") -> None:
         """The container ends by itself, now."""
         container = self.containers.get(container_id)
         if container is not None and container.state == pb.CONTAINER_RUNNING:
-            self._finish(container, exit_code)
+            self._finish(container, exit_code, reason)
 
     def reboot(self) -> None:
         """All that ran has ended; what is known of it remains."""
@@ -157,11 +159,16 @@ class Runtime:
 
     def running_who(self) -> list[tuple[str, str]]:
         """The same, as (pod uid, container name)."""
-        return [
-            (c.sandbox.config.metadata.uid, c.config.metadata.name)
-            for c in self.containers.values()
-            if c.state == pb.CONTAINER_RUNNING
-        ]
+        return [(whose.uid, container) for whose, container in self._running()]
+
+    def running_pods(self) -> list[tuple[str, str, str]]:
+        """Pods of which something runs, as (namespace, name, uid), once for each container."""
+        return [(whose.namespace, whose.name, whose.uid) for whose, _ in self._running()]
+
+    def _running(self) -> Iterator[tuple[pb.PodSandboxMetadata, str]]:
+        for each in self.containers.values():
+            if each.state == pb.CONTAINER_RUNNING:
+                yield each.sandbox.config.metadata, each.config.metadata.name
 
     # The protocol.
 
@@ -491,6 +498,7 @@ class Runtime:
         container.exit_code = exit_code
         container.reason = reason or ("Completed" if exit_code == 0 else "Error")
         container.finished_at = self._now()
+        self.ends[container.sandbox.config.metadata.uid] = exit_code
         container.ended.set()
         self._tell(container, pb.CONTAINER_STOPPED_EVENT)
 

@@ -5,20 +5,39 @@ records, so that what the kernel and the feed show can be held against it.
 """
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
-from kcore_api.kcore.apps.v1 import deployment_pb2, replica_set_pb2
-from kcore_api.kcore.core.v1 import namespace_pb2, node_pb2, pod_pb2
+from kcore_api.kcore.apps.v1 import (
+    controller_revision_pb2,
+    daemon_set_pb2,
+    deployment_pb2,
+    replica_set_pb2,
+    stateful_set_pb2,
+)
+from kcore_api.kcore.batch.v1 import cron_job_pb2, job_pb2
+from kcore_api.kcore.core.v1 import namespace_pb2, node_pb2, pod_pb2, service_pb2
+from kcore_api.kcore.discovery.v1 import endpoint_slice_pb2
 from kcore_api.kcore.meta.v1 import meta_pb2
+from kcore_api.kcore.policy.v1 import pod_disruption_budget_pb2
 
-from kcore.kernel.record import Key, Record, Verb
+from kcore.kernel.record import Key, Record
 
 Pod = pod_pb2.Pod
 Node = node_pb2.Node
 Namespace = namespace_pb2.Namespace
 Deployment = deployment_pb2.Deployment
 ReplicaSet = replica_set_pb2.ReplicaSet
+
+StatefulSet = stateful_set_pb2.StatefulSet
+DaemonSet = daemon_set_pb2.DaemonSet
+ControllerRevision = controller_revision_pb2.ControllerRevision
+Job = job_pb2.Job
+CronJob = cron_job_pb2.CronJob
+Budget = pod_disruption_budget_pb2.PodDisruptionBudget
+Service = service_pb2.Service
+EndpointSlice = endpoint_slice_pb2.EndpointSlice
 
 POD = Pod.DESCRIPTOR.full_name
 NODE = Node.DESCRIPTOR.full_name
@@ -27,12 +46,25 @@ DEPLOYMENT = Deployment.DESCRIPTOR.full_name
 REPLICA_SET = ReplicaSet.DESCRIPTOR.full_name
 
 _CLASSES: dict[str, type[Message]] = {
-    POD: Pod,
-    NODE: Node,
-    NAMESPACE: Namespace,
-    DEPLOYMENT: Deployment,
-    REPLICA_SET: ReplicaSet,
+    kind.DESCRIPTOR.full_name: kind
+    for kind in (
+        Pod,
+        Node,
+        Namespace,
+        Deployment,
+        ReplicaSet,
+        StatefulSet,
+        DaemonSet,
+        ControllerRevision,
+        Job,
+        CronJob,
+        Budget,
+        Service,
+        EndpointSlice,
+    )
 }
+
+M = TypeVar("M", bound=Message)
 
 
 def _bare() -> type[Message]:
@@ -57,11 +89,25 @@ Bare = _bare()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a deployment allows itself."""
+    """How many pods a workload allows itself."""
 
     replicas: int
     most: int
     least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A ready pod that was deleted, or ended."""
+
+    revision: int
+    # Its owner's uid, its own, and what it was.
+    owner: str
+    uid: str
+    pod: Pod
+    # By whom, and through which subresource.
+    by: str
+    subresource: str
 
 
 @dataclass(slots=True)
@@ -71,32 +117,50 @@ class World:
     revision: int = 0
     # Since the beginning, by a clock that nobody sets.
     seconds: float = 0.0
+    # How often somebody set the clock of those who read it.
+    jumps: int = 0
     objects: dict[Key, Message] = field(default_factory=dict)
     uids: set[str] = field(default_factory=set)
-    # By uid of a deployment, or of a replica set: (revision, limits), oldest first.
+    # By uid of a workload: (revision, limits), oldest first.
     limits: dict[str, list[tuple[int, Limits]]] = field(default_factory=dict)
     # By the same: when it was last given fewer replicas.
     shrunk_at: dict[str, float] = field(default_factory=dict)
     # By the same: what made it have the limits that it has.
     causes: dict[str, int] = field(default_factory=dict)
-    # By uid of a pod: when it was last seen ready, and since which revision it is.
+    # By uid of a pod: when it was last seen ready, since which revision it is, and which was the
+    # first at which it was not so any more, or was on its way out.
     ready_at: dict[str, float] = field(default_factory=dict)
     ready_since: dict[str, int] = field(default_factory=dict)
-    # Ready pods that were deleted or ended: (revision, uid of the owner, by whom).
-    losses: list[tuple[int, str, str]] = field(default_factory=list)
+    well_until: dict[str, int] = field(default_factory=dict)
+    # By uid: at which revision it was created.
+    created: dict[str, int] = field(default_factory=dict)
+    # By uid of a budget: what it was last counted because of.
+    counted: dict[str, int] = field(default_factory=dict)
+    losses: list[Loss] = field(default_factory=list)
+    _kinds: dict[str, dict[Key, Message]] = field(default_factory=dict)
+    _owned: dict[str, dict[Key, Message]] = field(default_factory=dict)
 
-    def apply(self, record: Record) -> None:
-        """What the record says has happened."""
+    def apply(self, record: Record, new: Message | None) -> None:
+        """What the record says has happened; `new` is what it holds, None for a deletion."""
         self.revision = record.revision
-        self._lose(record)
-        if record.verb is Verb.DELETE:
-            self.objects.pop(record.key, None)
+        old = self.objects.get(record.key)
+        if isinstance(old, Pod) and is_well(old) and not is_well(new):
+            self.well_until[record.uid] = record.revision
+            if new is None or not is_active(new):
+                by = record.manager or record.actor
+                lost = Loss(record.revision, manager(old), record.uid, old, by, record.subresource)
+                self.losses.append(lost)
+        self._keep(record.key, old, new)
+        if new is None:
             return
-        new, old = parse(record), self.objects.get(record.key)
-        self.objects[record.key] = new
-        self.uids.add(record.uid)
-        if isinstance(new, Deployment | ReplicaSet):
-            self._limit(record, limits_of(new))
+        if old is None:
+            self.uids.add(record.uid)
+            self.created[record.uid] = record.revision
+        if isinstance(new, Budget) and record.manager == "disruption-controller":
+            self.counted[record.uid] = record.because
+        limits = limits_of(new)
+        if limits is not None:
+            self._limit(record, limits)
         elif is_ready(new) or is_ready(old):
             self.ready_at[record.uid] = self.seconds
             if not is_ready(old):
@@ -106,17 +170,19 @@ class World:
         """One object."""
         return self.objects.get(Key(kind, namespace, name))
 
+    def all(self, kind: type[M]) -> list[M]:
+        """All objects of a kind, by name."""
+        found = self._kinds.get(kind.DESCRIPTOR.full_name, {})
+        return [found[key] for key in sorted(found)]  # type: ignore[misc]
+
     def pods(self) -> list[Pod]:
         """All pods, by name."""
-        return [o for _, o in sorted(self.objects.items()) if isinstance(o, Pod)]
+        return self.all(Pod)
 
-    def owned(self, uid: str, kind: str) -> list[Message]:
+    def owned(self, uid: str, kind: type[M]) -> list[M]:
         """The objects of a kind that this one manages, by name."""
-        return [
-            found
-            for key, found in sorted(self.objects.items())
-            if key.kind == kind and manager(found) == uid
-        ]
+        found = self._owned.get(uid, {})
+        return [found[key] for key in sorted(found) if isinstance(found[key], kind)]  # type: ignore[misc]
 
     def limits_since(self, uid: str, revision: int) -> list[Limits]:
         """All limits that held at this revision or later."""
@@ -127,13 +193,20 @@ class World:
                 start = index
         return [limits for _, limits in history[start:]]
 
-    def _lose(self, record: Record) -> None:
-        old = self.objects.get(record.key)
-        if isinstance(old, Pod) and is_ready(old) and is_active(old):
-            new = None if record.verb is Verb.DELETE else parse(record)
-            if not isinstance(new, Pod) or not is_active(new):
-                by = record.manager or record.actor
-                self.losses.append((record.revision, manager(old), by))
+    def was_well(self, pod: Pod, revision: int) -> bool:
+        """Whether it is ready and on no way out, or was so at this revision or later."""
+        return is_well(pod) or self.well_until.get(pod.metadata.uid, 0) > revision
+
+    def _keep(self, key: Key, old: Message | None, new: Message | None) -> None:
+        if old is not None and (new is None or manager(new) != manager(old)):
+            self._owned.get(manager(old), {}).pop(key, None)
+        if new is None:
+            self.objects.pop(key, None)
+            self._kinds.get(key.kind, {}).pop(key, None)
+            return
+        self.objects[key] = self._kinds.setdefault(key.kind, {})[key] = new
+        if uid := manager(new):
+            self._owned.setdefault(uid, {})[key] = new
 
     def _limit(self, record: Record, limits: Limits) -> None:
         history = self.limits.setdefault(record.uid, [])
@@ -160,10 +233,20 @@ def manager(obj: Message) -> str:
     return next((o.uid for o in metadata(obj).owner_references if o.controller), "")
 
 
-def is_active(pod: Pod) -> bool:
-    """Whether it counts as one of its owner's."""
-    over = pod.status.phase in ("Succeeded", "Failed")
-    return not over and not pod.metadata.HasField("deletion_timestamp")
+def is_over(pod: Pod) -> bool:
+    """Whether it has ended."""
+    return pod.status.phase in ("Succeeded", "Failed")
+
+
+def is_active(obj: Message) -> bool:
+    """Whether it is a pod that counts as one of its owner's."""
+    going = isinstance(obj, Pod) and obj.metadata.HasField("deletion_timestamp")
+    return isinstance(obj, Pod) and not is_over(obj) and not going
+
+
+def is_well(obj: Message | None) -> bool:
+    """Whether it is a pod that is ready, and to stay."""
+    return obj is not None and is_ready(obj) and is_active(obj)
 
 
 def is_ready(obj: Message | None) -> bool:
@@ -173,12 +256,24 @@ def is_ready(obj: Message | None) -> bool:
     )
 
 
-def limits_of(obj: Deployment | ReplicaSet) -> Limits:
-    """How many pods it may have at most, and must have at least."""
+def finished(job: Job) -> str:
+    """Complete, Failed or "": how it ended."""
+    for each in job.status.conditions:
+        if each.type in ("Complete", "Failed") and each.status == "True":
+            return each.type
+    return ""
+
+
+def limits_of(obj: Message) -> Limits | None:
+    """How many pods a workload may have at most, and must have at least; None: it is none."""
+    if isinstance(obj, Job):
+        spec = obj.spec
+        count = 0 if spec.suspend else spec.parallelism if spec.HasField("parallelism") else 1
+        return Limits(count, count, 0)
+    if not isinstance(obj, Deployment | ReplicaSet | StatefulSet):
+        return None
     replicas = obj.spec.replicas if obj.spec.HasField("replicas") else 1
-    if isinstance(obj, ReplicaSet):
-        return Limits(replicas, replicas, 0)
-    if obj.spec.strategy.type == "Recreate":
+    if not isinstance(obj, Deployment) or obj.spec.strategy.type == "Recreate":
         return Limits(replicas, replicas, 0)
     rolling = obj.spec.strategy.rolling_update
     surge = _count(rolling.max_surge, replicas, up=True)
