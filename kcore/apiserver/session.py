@@ -435,6 +435,9 @@ class Session:
                 return
             guard = whole.guards.add(ref=ref)
             guard.field.path, guard.field.value = "spec.nodeName", node
+            if pod.metadata.uid not in _meant(whole, operation, pod.metadata.uid):
+                # A namesake of one that has gone, maybe elsewhere: the kernel says so, too.
+                return
         if pod is not None and pod.spec.node_name != node:
             raise self.forbidden(
                 _VERBS[do], ref.kind, ref.namespace, ref.name, operation.subresource
@@ -469,6 +472,14 @@ def _check_binding(request: auth_pb2.CreateTokenRequest, pod: Stored) -> None:
 def _owners(body: bytes) -> list[meta_pb2.OwnerReference]:
     _, inner, end = frame.metadata_of(body)
     return list(meta_pb2.ObjectMeta.FromString(body[inner:end]).owner_references)
+
+
+def _meant(whole: pb.Transaction, operation: pb.Operation, uid: str) -> set[str]:
+    """Uids that the caller says the operation's object has; `uid` where nothing is said."""
+    said = {guard.uid for guard in whole.guards if guard.ref == operation.ref and guard.uid}
+    if operation.delete.uid:
+        said.add(operation.delete.uid)
+    return said or {uid}
 
 
 def _invalid(path: str, said: str) -> ApiError:

@@ -363,6 +363,25 @@ async def test_a_kubelet_writes_the_pods_of_its_own_node(tmp_path: Path) -> None
         assert raised.value.reason is Reason.NOT_FOUND
 
 
+async def test_a_kubelet_whose_pod_has_a_namesake_elsewhere_learns_that_its_own_is_gone(
+    tmp_path: Path,
+) -> None:
+    """It was deleted by force and made again; FORBIDDEN would be asked for again, for ever."""
+    async with world(tmp_path) as there:
+        await there.session().commit(create(NODE, node("n1"), node("n2")))
+        await there.session().commit(create(POD, pod("db-0", "n2")))
+        kubelet = there.session(KUBELET)
+        status = _status("db-0")
+        status.transactions[0].guards.add(ref=ref(POD, "db-0"), uid="what was mine")
+        deletion = pb.CommitRequest()
+        gone = pb.Delete(uid="what was mine")
+        deletion.transactions.add().operations.add(ref=ref(POD, "db-0"), delete=gone)
+        for request in (status, deletion):
+            with pytest.raises(ApiError) as raised:
+                await kubelet.commit(request)
+            assert raised.value.reason is Reason.CONFLICT
+
+
 async def test_what_one_may_can_be_asked(tmp_path: Path) -> None:
     async with world(tmp_path) as there:
         ask = auth_pb2.CanIRequest(verb="delete", kind=POD, namespace="default")
