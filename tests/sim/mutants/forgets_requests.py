@@ -5,7 +5,6 @@ import pytest
 from kcore.kernel.kernel import Kernel
 
 FOUND_BY = "user: "
-FOUND_IN = 8
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import pytest
 from kcore.scheduler import model
 
 FOUND_BY = "has not enough cpu"
+FOUND_IN = 17
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:
