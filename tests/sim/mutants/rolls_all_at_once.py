@@ -5,6 +5,7 @@ import pytest
 from kcore.controllers import rollout
 
 FOUND_BY = "are needed"
+FOUND_IN = 3
 
 
 def plant(patch: pytest.MonkeyPatch) -> None:
