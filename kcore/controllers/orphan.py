@@ -1,7 +1,9 @@
 """Pods of nodes that are gone: nobody will ever run or end them, so they are removed at once.
 
 A pod that is younger than its node's absence could be (somebody bound it to a node that is only
-coming) gets a while. The deletion is guarded by the node still being absent. Pure.
+coming) gets a while. The deletion is guarded by the node still being absent; whoever's finalizers
+hold the pod reads in it that it failed, and why. Pods on no node need nobody: their deletion is
+complete at once, by the kernel. Pure.
 """
 
 from collections.abc import Iterable
@@ -37,7 +39,17 @@ def reconcile(view: View, key: Key, now: float) -> Result:
     node = Node()
     node.metadata.name = live.spec.node_name
     absent = transaction.absent(transaction.ref(node))
-    return Result((transaction.delete(live, grace_seconds=0, guards=[absent]),))
+    fresh = pod.doomed(live, "DeletionByPodGC", "PodGC: node no longer exists", now)
+    fresh.status.phase = live.status.phase if live.status.phase in pod.OVER else "Failed"
+    failed = transaction.patch(
+        live,
+        fresh,
+        ["status.conditions", "status.phase"],
+        unchanged=True,
+        guards=[absent],
+        subresource="status",
+    )
+    return Result((transaction.atomic(failed, transaction.delete(live, grace_seconds=0)),))
 
 
 def _if_orphaned(view: View, _old: Pod | None, new: Pod | None) -> Iterable[Key]:
@@ -59,7 +71,7 @@ def _its_pods(view: View, old: Node | None, new: Node | None) -> Iterable[Key]:
 CONTROLLER = Controller(
     name="pod-garbage-collector",
     reads={Pod: _if_orphaned, Node: _its_pods},
-    writes=(Pod.DESCRIPTOR.full_name,),
+    writes=(Pod.DESCRIPTOR.full_name, f"{Pod.DESCRIPTOR.full_name}/status"),
     reconcile=reconcile,
     indexes={Pod: {"node": pod.node}},
 )

@@ -48,6 +48,20 @@ def condition(pod: pod_pb2.Pod, type_: str) -> pod_pb2.PodCondition | None:
     return None
 
 
+def doomed(pod: pod_pb2.Pod, reason: str, message: str, now: float) -> pod_pb2.Pod:
+    """A pod that says, in its conditions alone, why somebody is about to take it away."""
+    fresh = pod_pb2.Pod()
+    fresh.status.conditions.extend(pod.status.conditions)
+    found = condition(fresh, "DisruptionTarget")
+    if found is None:
+        found = fresh.status.conditions.add(type="DisruptionTarget")
+    if found.status != "True":
+        found.status = "True"
+        found.last_transition_time.seconds = int(now)
+    found.reason, found.message = reason, message
+    return fresh
+
+
 def ready_since(pod: pod_pb2.Pod) -> float | None:
     """Since when it is ready, in seconds since 1970; None: it is not."""
     found = condition(pod, "Ready")

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 
 from kcore_api.kcore.api.v1 import api_pb2 as pb
 from kcore_api.kcore.core.v1 import node_pb2, pod_pb2
-from kcore_api.kcore.meta.v1 import meta_pb2
 
 from kcore.controllers import node_lifecycle, pod
 from kcore.reconcile import transaction
@@ -80,15 +79,7 @@ def _tolerated_seconds(live: Pod, taint: Taint) -> float | None:
 
 def _evicted(live: Pod, node: Node, now: float) -> pb.Transaction:
     """The pod says why it goes, and goes."""
-    fresh = Pod()
-    fresh.status.conditions.extend(live.status.conditions)
-    condition = pod.condition(fresh, "DisruptionTarget")
-    if condition is None:
-        condition = fresh.status.conditions.add(type="DisruptionTarget")
-    if condition.status != "True":
-        condition.status = "True"
-        condition.last_transition_time.CopyFrom(meta_pb2.Time(seconds=int(now)))
-    condition.reason, condition.message = _REASON, _MESSAGE
+    fresh = pod.doomed(live, _REASON, _MESSAGE, now)
     tainted = transaction.same(transaction.ref(node), node.metadata, unchanged=True)
     marked = transaction.patch(
         live,
