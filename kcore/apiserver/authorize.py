@@ -179,6 +179,28 @@ _ENDED = Decision(False, "the credentials are no longer good")
 _DECISIONS = 16_384
 
 
+def built_in(user: User, schema: Schema) -> Iterable[policy.Rule]:
+    """What the table says of the user, as roles say it; without what hangs on objects' content."""
+    for _, rules in _applying(user, user.node):
+        for rule in rules:
+            if rule.bound or rule.verbs == {CAUSE}:
+                continue
+            by_group: dict[str, list[str]] = {}
+            for name in rule.kinds:
+                kind = schema.kinds.get(name)
+                group, plural = (kind.group, kind.plural) if kind is not None else (ANY, ANY)
+                by_group.setdefault(group, []).append(plural)
+            for group, plurals in by_group.items():
+                resources = {
+                    f"{plural}/{one}" if one and one != ANY else plural
+                    for plural in plurals
+                    for one in rule.subresources
+                }
+                yield policy.Rule(
+                    rule.verbs, frozenset((group,)), frozenset(resources), frozenset(rule.names)
+                )
+
+
 class Objects(Protocol):
     """What is asked of the kernel: objects as they are now."""
 

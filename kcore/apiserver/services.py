@@ -156,6 +156,7 @@ class Services:
             Method(api, "Commit", "unary", self._commit),
             Method(auth, "WhoAmI", "unary", self._who_am_i),
             Method(auth, "CanI", "unary", self._can_i),
+            Method(auth, "ListPermissions", "unary", self._list_permissions),
             Method(auth, "Join", "unary", partial(_later, "Join")),
             Method(auth, "CreateToken", "unary", self._create_token),
             Method(pod, "Logs", "server_stream", self._logs),
@@ -255,6 +256,10 @@ class Services:
 
     async def _can_i(self, call: Call, body: bytes) -> bytes:
         return call.session.can_i(auth_pb2.CanIRequest.FromString(body)).SerializeToString()
+
+    async def _list_permissions(self, call: Call, body: bytes) -> bytes:
+        request = auth_pb2.ListPermissionsRequest.FromString(body)
+        return call.session.permissions(request).SerializeToString()
 
     async def _create_token(self, call: Call, body: bytes) -> bytes:
         request = auth_pb2.CreateTokenRequest.FromString(body)

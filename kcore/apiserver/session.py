@@ -219,6 +219,24 @@ class Session:
             reason += f", for objects of node {decision.bound_to} only"
         return auth_pb2.CanIResponse(allowed=decision.allowed, reason=reason)
 
+    def permissions(
+        self, request: auth_pb2.ListPermissionsRequest
+    ) -> auth_pb2.ListPermissionsResponse:
+        """All that the caller may do in a namespace."""
+        found = list(authorize.built_in(self.user, self._kernel.schema))
+        found += authorize.policy_of(self._kernel).rules(self.user, request.namespace)
+        response = auth_pb2.ListPermissionsResponse()
+        for rule in dict.fromkeys(found):
+            response.permissions.add(
+                verbs=sorted(rule.verbs),
+                api_groups=sorted(rule.groups),
+                resources=sorted(rule.resources),
+                resource_names=sorted(rule.names),
+            )
+        if self.user.node:
+            response.incomplete = "a node may also do what is about its own pods"
+        return response
+
     def token_of(self, request: auth_pb2.CreateTokenRequest) -> tuple[Stored, Stored | None]:
         """The account that the caller may have a token of, and the pod that it is bound to."""
         faults = [

@@ -42,9 +42,10 @@ async def whoami(session: Session, form: str) -> int:
 
 
 @auth.command(name="can-i")
-@click.argument("verb")
-@click.argument("kind", metavar="KIND[/SUBRESOURCE | /NAME]")
+@click.argument("verb", default="")
+@click.argument("kind", metavar="KIND[/SUBRESOURCE | /NAME]", default="")
 @click.argument("name", default="")
+@click.option("--list", "all_", is_flag=True, help="Show all that you may do in the namespace.")
 @options.namespace
 @options.everywhere
 @click.option("--subresource", default="", help="Part of the object: log, exec, status, ….")
@@ -55,6 +56,7 @@ async def can_i(
     verb: str,
     kind: str,
     name: str,
+    all_: bool,
     all_namespaces: bool,
     subresource: str,
     quiet: bool,
@@ -65,7 +67,16 @@ async def can_i(
     kcore auth can-i create deployments -n shop
     kcore auth can-i create pods --subresource=exec
     kcore auth can-i get secrets/db
+    kcore auth can-i --list
     """
+    if all_:
+        if verb or subresource or quiet:
+            raise click.UsageError("--list goes only together with a namespace")
+        return await _list(session, "" if all_namespaces else session.namespace)
+    if not verb or not kind:
+        raise click.UsageError(
+            "you must specify two arguments: verb resource or verb resource/name"
+        )
     word, _, below = kind.partition("/")
     name = name or below
     full = word
@@ -82,3 +93,25 @@ async def can_i(
     if not quiet:
         session.out("yes" if answer.allowed else f"no - {answer.reason}")
     return 0 if answer.allowed else FAILED
+
+
+async def _list(session: Session, namespace: str) -> int:
+    """All that one may do there, a line for each resource."""
+    request = auth_pb2.ListPermissionsRequest(namespace=namespace)
+    answer = await cast("Channel", await session.api()).permissions(request)
+    lines: dict[tuple[str, str], dict[str, None]] = {}
+    for one in answer.permissions:
+        names = f"[{' '.join(one.resource_names)}]"
+        for group in one.api_groups:
+            for resource in one.resources:
+                whole = f"{resource}.{group}" if group else resource
+                lines.setdefault((whole, names), {}).update(dict.fromkeys(one.verbs))
+    rows = [
+        [resource, "[]", names, f"[{' '.join(verbs)}]"]
+        for (resource, names), verbs in sorted(lines.items())
+    ]
+    for line in Table(["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]).lines(rows):
+        session.out(line)
+    if answer.incomplete:
+        session.say(f"warning: the list may be incomplete: {answer.incomplete}")
+    return 0

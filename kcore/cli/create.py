@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from kcore.cli import files, generator, options, output, settings, submit, workloads
+from kcore.cli import files, generator, options, output, roles, settings, submit, workloads
 from kcore.cli.session import Session
 
 # Other words for the kinds.
@@ -106,5 +106,10 @@ for command in (
     workloads.job,
     workloads.cronjob,
     workloads.service,
+    roles.role,
+    roles.clusterrole,
+    roles.rolebinding,
+    roles.clusterrolebinding,
+    roles.token,
 ):
     create.add_command(command)

@@ -272,6 +272,15 @@ class Channel:
         )
         return response
 
+    async def permissions(
+        self, request: auth_pb2.ListPermissionsRequest
+    ) -> auth_pb2.ListPermissionsResponse:
+        """All that the caller may do in a namespace."""
+        response: auth_pb2.ListPermissionsResponse = await self._ask(
+            f"{_AUTH}/ListPermissions", request, auth_pb2.ListPermissionsResponse
+        )
+        return response
+
     async def create_token(
         self, request: auth_pb2.CreateTokenRequest
     ) -> auth_pb2.CreateTokenResponse:

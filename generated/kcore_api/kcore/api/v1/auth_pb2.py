@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/auth.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"<\n\x0eWhoAmIResponse\x12\x12\n\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n\x06groups\x18\x02 \x03(\tR\x06groups\"\x89\x01\n\x0b\x43\x61nIRequest\x12\x12\n\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12 \n\x0bsubresource\x18\x05 \x01(\tR\x0bsubresource\"@\n\x0c\x43\x61nIResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"3\n\x0bJoinRequest\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n\x03\x63sr\x18\x02 \x01(\x0cR\x03\x63sr\"R\n\x0cJoinResponse\x12 \n\x0b\x63\x65rtificate\x18\x01 \x01(\x0cR\x0b\x63\x65rtificate\x12 \n\x0b\x61uthorities\x18\x02 \x01(\x0cR\x0b\x61uthorities\"\xbe\x01\n\x12\x43reateTokenRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\taudiences\x18\x03 \x03(\tR\taudiences\x12-\n\x12\x65xpiration_seconds\x18\x04 \x01(\x03R\x11\x65xpirationSeconds\x12\x10\n\x03pod\x18\x05 \x01(\tR\x03pod\x12\x17\n\x07pod_uid\x18\x06 \x01(\tR\x06podUid\"a\n\x13\x43reateTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x34\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65xpires2\xae\x02\n\x0b\x41uthService\x12H\n\x06WhoAmI\x12\x1b.kcore.api.v1.WhoAmIRequest\x1a\x1c.kcore.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12\x42\n\x04\x43\x61nI\x12\x19.kcore.api.v1.CanIRequest\x1a\x1a.kcore.api.v1.CanIResponse\"\x03\x90\x02\x01\x12=\n\x04Join\x12\x19.kcore.api.v1.JoinRequest\x1a\x1a.kcore.api.v1.JoinResponse\x12R\n\x0b\x43reateToken\x12 .kcore.api.v1.CreateTokenRequest\x1a!.kcore.api.v1.CreateTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kcore/api/v1/auth.proto\x12\x0ckcore.api.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rWhoAmIRequest\"<\n\x0eWhoAmIResponse\x12\x12\n\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n\x06groups\x18\x02 \x03(\tR\x06groups\"\x89\x01\n\x0b\x43\x61nIRequest\x12\x12\n\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12 \n\x0bsubresource\x18\x05 \x01(\tR\x0bsubresource\"@\n\x0c\x43\x61nIResponse\x12\x18\n\x07\x61llowed\x18\x01 \x01(\x08R\x07\x61llowed\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"6\n\x16ListPermissionsRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\"u\n\x17ListPermissionsResponse\x12:\n\x0bpermissions\x18\x01 \x03(\x0b\x32\x18.kcore.api.v1.PermissionR\x0bpermissions\x12\x1e\n\nincomplete\x18\x02 \x01(\tR\nincomplete\"\x86\x01\n\nPermission\x12\x14\n\x05verbs\x18\x01 \x03(\tR\x05verbs\x12\x1d\n\napi_groups\x18\x02 \x03(\tR\tapiGroups\x12\x1c\n\tresources\x18\x03 \x03(\tR\tresources\x12%\n\x0eresource_names\x18\x04 \x03(\tR\rresourceNames\"3\n\x0bJoinRequest\x12\x12\n\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n\x03\x63sr\x18\x02 \x01(\x0cR\x03\x63sr\"R\n\x0cJoinResponse\x12 \n\x0b\x63\x65rtificate\x18\x01 \x01(\x0cR\x0b\x63\x65rtificate\x12 \n\x0b\x61uthorities\x18\x02 \x01(\x0cR\x0b\x61uthorities\"\xbe\x01\n\x12\x43reateTokenRequest\x12\x1c\n\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n\taudiences\x18\x03 \x03(\tR\taudiences\x12-\n\x12\x65xpiration_seconds\x18\x04 \x01(\x03R\x11\x65xpirationSeconds\x12\x10\n\x03pod\x18\x05 \x01(\tR\x03pod\x12\x17\n\x07pod_uid\x18\x06 \x01(\tR\x06podUid\"a\n\x13\x43reateTokenResponse\x12\x14\n\x05token\x18\x01 \x01(\tR\x05token\x12\x34\n\x07\x65xpires\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65xpires2\x93\x03\n\x0b\x41uthService\x12H\n\x06WhoAmI\x12\x1b.kcore.api.v1.WhoAmIRequest\x1a\x1c.kcore.api.v1.WhoAmIResponse\"\x03\x90\x02\x01\x12\x42\n\x04\x43\x61nI\x12\x19.kcore.api.v1.CanIRequest\x1a\x1a.kcore.api.v1.CanIResponse\"\x03\x90\x02\x01\x12\x63\n\x0fListPermissions\x12$.kcore.api.v1.ListPermissionsRequest\x1a%.kcore.api.v1.ListPermissionsResponse\"\x03\x90\x02\x01\x12=\n\x04Join\x12\x19.kcore.api.v1.JoinRequest\x1a\x1a.kcore.api.v1.JoinResponse\x12R\n\x0b\x43reateToken\x12 .kcore.api.v1.CreateTokenRequest\x1a!.kcore.api.v1.CreateTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['WhoAmI']._serialized_options = b'\220\002\001'
   _globals['_AUTHSERVICE'].methods_by_name['CanI']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['CanI']._serialized_options = b'\220\002\001'
+  _globals['_AUTHSERVICE'].methods_by_name['ListPermissions']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['ListPermissions']._serialized_options = b'\220\002\001'
   _globals['_WHOAMIREQUEST']._serialized_start=74
   _globals['_WHOAMIREQUEST']._serialized_end=89
   _globals['_WHOAMIRESPONSE']._serialized_start=91
@@ -44,14 +46,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANIREQUEST']._serialized_end=291
   _globals['_CANIRESPONSE']._serialized_start=293
   _globals['_CANIRESPONSE']._serialized_end=357
-  _globals['_JOINREQUEST']._serialized_start=359
-  _globals['_JOINREQUEST']._serialized_end=410
-  _globals['_JOINRESPONSE']._serialized_start=412
-  _globals['_JOINRESPONSE']._serialized_end=494
-  _globals['_CREATETOKENREQUEST']._serialized_start=497
-  _globals['_CREATETOKENREQUEST']._serialized_end=687
-  _globals['_CREATETOKENRESPONSE']._serialized_start=689
-  _globals['_CREATETOKENRESPONSE']._serialized_end=786
-  _globals['_AUTHSERVICE']._serialized_start=789
-  _globals['_AUTHSERVICE']._serialized_end=1091
+  _globals['_LISTPERMISSIONSREQUEST']._serialized_start=359
+  _globals['_LISTPERMISSIONSREQUEST']._serialized_end=413
+  _globals['_LISTPERMISSIONSRESPONSE']._serialized_start=415
+  _globals['_LISTPERMISSIONSRESPONSE']._serialized_end=532
+  _globals['_PERMISSION']._serialized_start=535
+  _globals['_PERMISSION']._serialized_end=669
+  _globals['_JOINREQUEST']._serialized_start=671
+  _globals['_JOINREQUEST']._serialized_end=722
+  _globals['_JOINRESPONSE']._serialized_start=724
+  _globals['_JOINRESPONSE']._serialized_end=806
+  _globals['_CREATETOKENREQUEST']._serialized_start=809
+  _globals['_CREATETOKENREQUEST']._serialized_end=999
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1001
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1098
+  _globals['_AUTHSERVICE']._serialized_start=1101
+  _globals['_AUTHSERVICE']._serialized_end=1504
 # @@protoc_insertion_point(module_scope)

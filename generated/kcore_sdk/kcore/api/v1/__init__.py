@@ -34,6 +34,8 @@ __all__ = (
     "Limits",
     "LinkRequest",
     "LinkResponse",
+    "ListPermissionsRequest",
+    "ListPermissionsResponse",
     "ListRequest",
     "ListResponse",
     "LogLine",
@@ -44,6 +46,7 @@ __all__ = (
     "Operation",
     "OperationResult",
     "Patch",
+    "Permission",
     "PortForwardOpen",
     "PortForwardRequest",
     "PortForwardResponse",
@@ -1129,6 +1132,47 @@ default_message_pool.register_message("kcore.api.v1", "LinkResponse", LinkRespon
 
 
 @dataclass(eq=False, repr=False)
+class ListPermissionsRequest(betterproto2.Message):
+    """
+    Asks for all permissions.
+    """
+
+    namespace: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    In which namespace; empty: those in all of them.
+    """
+
+
+default_message_pool.register_message(
+    "kcore.api.v1", "ListPermissionsRequest", ListPermissionsRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class ListPermissionsResponse(betterproto2.Message):
+    """
+    All permissions.
+    """
+
+    permissions: "list[Permission]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Each says what is permitted; together all that is.
+    """
+
+    incomplete: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Why there may be more than is listed; empty: there is not.
+    """
+
+
+default_message_pool.register_message(
+    "kcore.api.v1", "ListPermissionsResponse", ListPermissionsResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class ListRequest(betterproto2.Message):
     """
     Asks for objects.
@@ -1458,6 +1502,42 @@ class Patch(betterproto2.Message):
 
 
 default_message_pool.register_message("kcore.api.v1", "Patch", Patch)
+
+
+@dataclass(eq=False, repr=False)
+class Permission(betterproto2.Message):
+    """
+    Each of the verbs on each of the resources.
+    """
+
+    verbs: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    "*": all.
+    """
+
+    api_groups: "list[str]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    "" is the core group, "*" all.
+    """
+
+    resources: "list[str]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    "pods", "pods/log", "*".
+    """
+
+    resource_names: "list[str]" = betterproto2.field(
+        4, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    Empty: all.
+    """
+
+
+default_message_pool.register_message("kcore.api.v1", "Permission", Permission)
 
 
 @dataclass(eq=False, repr=False)
