@@ -5,10 +5,16 @@
 `rooms` (everything else, each with an identity of its own).
 """
 
+import gc
+
+# What is imported is there to stay: to look through it for garbage, again and again, takes a
+# seventh of the time of a short command. What makes garbage without end is still looked through.
+_USUAL = gc.get_threshold()
+gc.set_threshold(100_000)
+
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import os
 import signal
@@ -38,7 +44,11 @@ def main() -> None:
     """The program `kcore`."""
     for command in (parent, machine, apiserver, rooms):
         root.root.add_command(command)
-    root.main()
+    try:
+        root.main()
+    finally:
+        # It all ends with the process, and is not looked through once more.
+        gc.freeze()
 
 
 def _of_setup(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -293,6 +303,7 @@ async def _node(
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    gc.set_threshold(*_USUAL)
     # gRPC's own threads do not mind that nft and mount are started beside them.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import uvloop

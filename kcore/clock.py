@@ -9,7 +9,6 @@ import time
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 _LOCAL = Path("/etc/localtime")
 
@@ -68,6 +67,9 @@ class LoopClock:
 
 def local_zone() -> tzinfo:
     """The time zone that this machine is set to; UTC where it is set to none."""
+    # Of those who need a clock, few need zones.
+    from zoneinfo import ZoneInfo
+
     try:
         with _LOCAL.open("rb") as file:
             return ZoneInfo.from_file(file)

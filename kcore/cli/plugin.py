@@ -5,7 +5,6 @@ within a word is an underscore in the file's name. What is built in cannot be re
 """
 
 import os
-import shutil
 from collections.abc import Container, Mapping, Sequence
 
 import click
@@ -51,6 +50,9 @@ def find(
         words.append(word.replace("-", "_"))
     if not words or arguments[0] in built_in:
         return []
+    # What is built in does without.
+    import shutil
+
     for count in range(len(words), 0, -1):
         path = shutil.which(PREFIX + "-".join(words[:count]), path=environ.get("PATH", ""))
         if path is not None:
