@@ -51,7 +51,7 @@ FULL: dict[str, Run] = {
 }
 SMALL: dict[str, Run] = {
     "P1": partial(crash.prove, kills=1, acknowledged=300, between=100),
-    "P2": partial(sync_points.prove, points=[25]),
+    "P2": partial(sync_points.prove, points=[30]),
     "P3": partial(power.prove, cuts=2),
     "sync": partial(failed_sync.prove, operations=40, every=15, deaths=1),
     "P5": partial(full_disk.prove, rounds=1, wait=0.2),
