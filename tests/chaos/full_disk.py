@@ -22,6 +22,8 @@ from tests.chaos.server import Server
 from tests.chaos.workload import Watcher, Workload
 
 _SIZE = 8 << 20
+# Of these no 150 have room, and so many compaction keeps: it can't make room for ever.
+_FILLER_BYTES = 100_000
 # It stays full until so much was read.
 _READS = 20
 _PATIENCE_SECONDS = 20.0
@@ -67,9 +69,7 @@ async def prove(
                 while clients.history.written() < had + 50:
                     await asyncio.sleep(0.01)
                 _fill(ballast)
-                begun = now()
-                fillers = await _until_refused(api)
-                refused.append(now() - begun)
+                refused.append(await _until_refused(api))
                 counted = len(clients.history.reads)
                 await asyncio.sleep(wait)
                 patient_until = now() + _PATIENCE_SECONDS
@@ -80,7 +80,6 @@ async def prove(
                 begun = now()
                 await _until_written(api)
                 recovered.append(now() - begun)
-                await _clear(api, fillers)
             had = clients.history.written()
             while clients.history.written() < had + 50:
                 await asyncio.sleep(0.01)
@@ -121,37 +120,24 @@ def _fill(ballast: Path) -> None:
                 continue
 
 
-async def _until_refused(api: channel.Channel) -> int:
-    """Makes objects that nobody replaces, or compaction might make room for ever; how many."""
-    for number in range(2_000):
+async def _until_refused(api: channel.Channel) -> float:
+    """Uses up what room the database has within; how long the refusal took."""
+    for _ in range(2_000):
+        begun = now()
         try:
-            await _write(api, _made(number))
+            await _write(api, _FILLER_BYTES)
         except ApiError as error:
             if error.reason is not Reason.EXHAUSTED:
                 raise AssertionError(f"a full disk is {error!r}") from error
-            return number
+            return now() - begun
     raise AssertionError("a full disk takes everything")
 
 
 async def _until_written(api: channel.Channel) -> None:
-    await _insist(api, _made(0))
-
-
-async def _clear(api: channel.Channel, fillers: int) -> None:
-    """Takes away what the disk was filled with; also that takes room, for a while."""
-    # The first was written when there was room again, if there was none.
-    for number in range(max(1, fillers)):
-        operation = pb.Operation(ref=_ref(number))
-        operation.delete.SetInParent()
-        await _insist(api, operation)
-
-
-async def _insist(api: channel.Channel, operation: pb.Operation) -> None:
-    """Writes, as soon as there is room."""
     begun = now()
     while True:
         try:
-            await _write(api, operation)
+            await _write(api, 1)
             return
         except ApiError as error:
             if now() - begun > 20:
@@ -159,18 +145,11 @@ async def _insist(api: channel.Channel, operation: pb.Operation) -> None:
             await asyncio.sleep(0.05)
 
 
-def _ref(number: int) -> pb.Ref:
-    return pb.Ref(kind=workload.KIND, namespace=workload.SPACE, name=f"filler-{number}")
-
-
-def _made(number: int) -> pb.Operation:
-    made = config_map_pb2.ConfigMap(data={"pad": "x" * 8000})
-    operation = pb.Operation(ref=_ref(number))
+async def _write(api: channel.Channel, size: int) -> None:
+    made = config_map_pb2.ConfigMap(data={"pad": "x" * size})
+    made.metadata.name, made.metadata.namespace = "filler", workload.SPACE
+    operation = pb.Operation(ref=pb.Ref(kind=workload.KIND))
     operation.apply.object = made.SerializeToString()
     operation.apply.force = True
-    return operation
-
-
-async def _write(api: channel.Channel, operation: pb.Operation) -> None:
     transaction = pb.Transaction(operations=[operation], manager="setting")
     await api.commit(pb.CommitRequest(transactions=[transaction]))
