@@ -55,8 +55,9 @@ $(VENV)/etcd-%/etcd: | setup
 	@mkdir -p $(@D) && cd $(@D) && printf 'module etcd\n\ngo 1.24\n' >go.mod \
 		&& go get -tool go.etcd.io/etcd/server/v3@v$* && go build -o etcd go.etcd.io/etcd/server/v3
 
-sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50
-	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50)
+sim: setup ## a whole cluster in virtual time, under faults; SEED=1 N=50 CAST="jobs budgets"
+	@$(VENV)/bin/python -m kcore.sim --seed $(or $(SEED),1) --seeds $(or $(N),50) \
+		$(CAST:%=--cast %)
 
 bless: setup ## write what the goldens should be from what they are; read the diff
 	@UPDATE_CASES=1 BLESS=1 $(VENV)/bin/pytest -q tests/controllers/test_cases.py tests/client

@@ -107,7 +107,10 @@ def ends_done(
     running = [
         pod.metadata.name
         for pod in world.owned(new.metadata.uid, Pod)
-        if not worlds.is_over(pod) and world.created[pod.metadata.uid] <= record.because
+        if not worlds.is_over(pod)
+        and world.created[pod.metadata.uid] <= record.because
+        # Nobody bound it, and nobody will: it has never run.
+        and not (pod.metadata.HasField("deletion_timestamp") and not pod.spec.node_name)
     ]
     if running:
         yield f"{worlds.finished(new)} while {', '.join(running)} are not over"
