@@ -87,7 +87,11 @@ async def up(session: Session, nodes: int, name: str, root: Path, apart: bool, n
 @_options
 @click.pass_obj
 async def down(session: Session, name: str, root: Path) -> int:
-    """Take the lab away, data included. Repeating it does no harm."""
+    """Take the lab away, data included. Repeating it does no harm.
+
+    \b
+    kcore lab down
+    """
     try:
         found = labs.known(root.absolute(), name)
         removed = [] if found is None else await labs.remove(found)

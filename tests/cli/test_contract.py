@@ -23,8 +23,8 @@ from tests.cli.cluster import Run
 # Their examples need a node, or would change this machine: they are parsed only.
 PARSED = {
     "attach", "auth", "check", "completion", "cp", "create schema", "create token", "debug", "down",
-    "exec", "init", "join", "logs", "plugin", "port-forward", "push", "reset", "store", "token",
-    "trace", "up",
+    "exec", "init", "join", "lab", "logs", "plugin", "port-forward", "push", "reset", "store",
+    "token", "trace", "up",
 }  # fmt: skip
 
 OBJECTS = """\

@@ -45,7 +45,7 @@ def messages(draw: st.DrawFn, descriptor: Descriptor, depth: int = 8) -> Message
             else:
                 made.type, made.int_val = 0, draw(st.integers(-(2**31), 2**31 - 1))
             return message
-        case "kcore.meta.v1.FieldsV1":
+        case "kcore.meta.v1.FieldsV1" | "kcore.meta.v1.RawExtension":
             value = draw(st.dictionaries(TEXT, st.dictionaries(TEXT, st.just({})), max_size=2))
             made.raw = json.dumps(value, separators=(",", ":")).encode()
             return message

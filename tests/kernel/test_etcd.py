@@ -178,9 +178,11 @@ class Proxy:
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self,))
         self.url = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        # What to do with the transactions to come: "", "lose", "late".
+        # What to do with the transactions to come: "", "lose", "late"; "hold": lost on the way,
+        # which the caller is told when `held` is set.
         self.plan: list[str] = []
         self.fired: list[str] = []
+        self.held = asyncio.Event()
         self._late: list[asyncio.Task[bytes]] = []
 
     async def __aenter__(self) -> "Proxy":
@@ -207,6 +209,8 @@ class Proxy:
                 return await self._upstream.unary_unary(path)(request)
 
             self._late.append(asyncio.create_task(later()))
+        elif what == "hold":
+            await self.held.wait()
         else:
             try:
                 answer: bytes = await self._upstream.unary_unary(path)(request)
@@ -241,6 +245,32 @@ async def test_a_lost_answer_is_found_out(what: str) -> None:
         answer = await w.kernel.get(pb.GetRequest(ref=worlds.ref(CONFIG_MAP, "count")))
         assert pb.GetResponse.FromString(answer).revision == head + 10
         assert w.get(CONFIG_MAP, "count").data["n"] == "10"
+
+
+async def test_nobody_else_is_overwritten_while_an_answer_is_awaited() -> None:
+    server = etcd_server.shared()
+    prefix = server.prefix()
+    async with Proxy(server) as proxy:
+        slow, quick = server.store(prefix, url=proxy.url), server.store(prefix)
+        await slow.open()
+        await quick.open()
+        # Opening is a write, too.
+        assert await all_of(slow.since(0)) == []
+        proxy.plan = ["hold"]
+        appended = asyncio.create_task(slow.append([record(1, A, Verb.CREATE)], {}))
+        follows = asyncio.create_task(slow.moved(0))
+        while proxy.plan:
+            await asyncio.sleep(0.01)
+        # Somebody else writes the same object meanwhile, and the slow one could know.
+        await quick.append([record(1, A, Verb.CREATE)], {})
+        await asyncio.sleep(0.3)
+        proxy.held.set()
+        with pytest.raises(Conflict):
+            await appended
+        assert await asyncio.wait_for(follows, 5) == 1
+        assert len(await all_of(slow.since(0))) == 1
+        await slow.close()
+        await quick.close()
 
 
 async def test_lost_answers_with_two_writers() -> None:

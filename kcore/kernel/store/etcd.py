@@ -409,9 +409,9 @@ class EtcdStore:
                 raise
             try:
                 for batch in self._batches(response):
-                    if batch.head.batch.startswith(self._writer):
-                        # Whoever wrote it knows, when he has his answer.
-                        await self._settled.wait()
+                    # Not under a write: what that was evaluated on must not move beneath it, and
+                    # of one's own batches whoever wrote them knows when he has his answer.
+                    await self._settled.wait()
                     if batch.revision > self._reached:
                         self._take_in(batch)
             except BaseException:
