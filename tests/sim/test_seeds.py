@@ -19,7 +19,9 @@ EXPECTED = {
     "disk failed before writing": 5,
     "disk failed after writing": 5,
     "container crash": 20,
-    "reboot": 5,
+    # Of a node: it comes back at once, or after a while, or never.
+    "reboot": 3,
+    "vanished": 5,
     "late": 500,
 }
 
