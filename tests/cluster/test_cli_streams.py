@@ -230,6 +230,6 @@ async def test_a_log_at_full_speed_over_many_rotations(tmp_path: Path) -> None:
         finally:
             os.close(directory)
         print(f"{rotations} rotations")
-        # How many there are depends on who is faster, the writer or who rotates; some there must be.
+        # How many depends on who is faster, the writer or who rotates; some there must be.
         assert shown[0] == 0 and rotations >= 5
         assert shown[1] == b"".join(b"%d\n" % i for i in range(300_000))
