@@ -25,7 +25,7 @@ def test_holds(name: str) -> None:
 
 
 @pytest.mark.skipif(not etcd_server.there(), reason="etcd is not installed")
-@pytest.mark.skipif("KCORE_STORMS" not in os.environ, reason="takes a while: `make test` does it")
+@pytest.mark.skipif("KCORE_STORMS" not in os.environ, reason="takes a while: set KCORE_STORMS")
 @pytest.mark.parametrize("name", ["P7", "P8"])
 def test_holds_on_etcd(name: str) -> None:
     proof = chaos.run(chaos.SMALL[name], BACKINGS["etcd"]())
